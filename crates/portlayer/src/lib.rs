@@ -1,1 +1,15 @@
-//! x
+//! The port layer: elements, composition and events over one ledger. It knows no engine, no wire and no command
+//! line; those are behind [`runtime::Runtime`] and [`store::Store`] and in front of [`PortLayer`].
+
+pub mod compose;
+pub mod element;
+pub mod error;
+pub mod event;
+pub mod ledger;
+mod port_layer;
+pub mod runtime;
+pub mod store;
+pub mod task;
+pub mod time;
+
+pub use port_layer::{Config, OpenError, Operation, PortLayer};

@@ -1,0 +1,197 @@
+//! The writer thread: takes transactions, groups them, makes each group durable, answers.
+
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use tokio::sync::{broadcast, oneshot};
+
+use super::txn::{Staged, Txn};
+use super::{LedgerError, codec, keys};
+use crate::event::{Event, Sequence};
+use crate::time::Timestamp;
+
+/// Most transactions in one group: bounds how long the first of them waits for the last.
+const MAX_GROUP: usize = 512;
+
+/// Runs a transaction, keeps its answer, and sends it once it is known whether the group is durable.
+trait Job: Send {
+    fn run(&mut self, txn: &mut Txn<'_>) -> bool;
+    fn answer(self: Box<Self>, durable: Result<(), LedgerError>);
+}
+
+struct Pending<T, E, F> {
+    change: Option<F>,
+    outcome: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, F> Job for Pending<T, E, F>
+where
+    T: Send,
+    E: From<LedgerError> + Send,
+    F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send,
+{
+    fn run(&mut self, txn: &mut Txn<'_>) -> bool {
+        self.outcome = self.change.take().map(|change| change(txn));
+        matches!(self.outcome, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, durable: Result<(), LedgerError>) {
+        let outcome = match (self.outcome, durable) {
+            (Some(Ok(_)), Err(error)) => Err(error.into()),
+            (Some(outcome), _) => outcome,
+            (None, durable) => Err(durable.err().unwrap_or(LedgerError::Closed).into()),
+        };
+        // A caller that went away does not need the answer.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+pub(super) struct Writer {
+    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        db: sled::Db,
+        tree: sled::Tree,
+        events: broadcast::Sender<Arc<Event>>,
+        retention: u64,
+    ) -> Result<Self, LedgerError> {
+        let next_sequence = match tree.get(keys::meta("sequence"))? {
+            Some(bytes) => codec::decode(b"m sequence", &bytes)?,
+            None => 1,
+        };
+        let (queue, jobs) = mpsc::channel();
+        let mut state = State {
+            db,
+            tree,
+            events,
+            retention,
+            next_sequence,
+            failed: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || {
+                while let Ok(first) = jobs.recv() {
+                    state.group(first, &jobs);
+                }
+            })
+            .map_err(|error| LedgerError::Backend {
+                text: error.to_string(),
+            })?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) async fn run<T, E, F>(&self, change: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<LedgerError> + Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Pending {
+            change: Some(change),
+            outcome: None,
+            reply,
+        });
+        let queue = self.queue.as_ref().ok_or(LedgerError::Closed)?;
+        queue.send(job).map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the writer was already seen by every caller as `Closed`.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct State {
+    db: sled::Db,
+    tree: sled::Tree,
+    events: broadcast::Sender<Arc<Event>>,
+    retention: u64,
+    next_sequence: Sequence,
+    failed: bool,
+}
+
+impl State {
+    fn group(&mut self, first: Box<dyn Job>, jobs: &mpsc::Receiver<Box<dyn Job>>) {
+        let mut staged = Staged::new();
+        let mut events = Vec::new();
+        let mut done = Vec::new();
+        let mut next = Some(first);
+        while let Some(mut job) = next.take() {
+            let mut txn = Txn {
+                tree: &self.tree,
+                group: &staged,
+                own: Staged::new(),
+                next_sequence: self.next_sequence + events.len() as u64,
+                events: Vec::new(),
+                now: Timestamp::now(),
+            };
+            if !self.failed && job.run(&mut txn) {
+                let Txn {
+                    own, events: new, ..
+                } = txn;
+                staged.extend(own);
+                events.extend(new);
+            }
+            done.push(job);
+            if done.len() < MAX_GROUP {
+                next = jobs.try_recv().ok();
+            }
+        }
+        let durable = if self.failed {
+            Err(LedgerError::Failed)
+        } else {
+            self.make_durable(staged, &events)
+        };
+        if durable.is_err() {
+            self.failed = true;
+        } else {
+            for event in events {
+                // No subscriber is fine.
+                let _ = self.events.send(Arc::new(event));
+            }
+        }
+        for job in done {
+            job.answer(durable.clone());
+        }
+    }
+
+    fn make_durable(&mut self, staged: Staged, events: &[Event]) -> Result<(), LedgerError> {
+        if staged.is_empty() && events.is_empty() {
+            return Ok(());
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in staged {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        let next = self.next_sequence + events.len() as u64;
+        for event in events {
+            batch.insert(keys::event(event.sequence), codec::encode(event)?);
+            if let Some(old) = event.sequence.checked_sub(self.retention) {
+                batch.remove(keys::event(old));
+            }
+        }
+        batch.insert(keys::meta("sequence"), codec::encode(&next)?);
+        self.tree.apply_batch(batch)?;
+        self.db.flush()?;
+        self.next_sequence = next;
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! [`PortLayer`]: the one value callers hold. Its verbs live with what they are about (`element::service`,
+//! `compose::commit`, ...); here is what they share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::element::ElementId;
+use crate::error::LocationError;
+use crate::ledger::{Ledger, LedgerConfig, LedgerError};
+use crate::runtime::Runtime;
+use crate::store::Location;
+
+/// How to open a port layer.
+pub struct Config {
+    /// Where and how the ledger is kept.
+    pub ledger: LedgerConfig,
+    /// The configured locations; names are unique. The location `builtin` is added by us.
+    pub locations: Vec<Location>,
+    /// The engine.
+    pub runtime: Arc<dyn Runtime>,
+}
+
+/// Why a port layer cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The ledger.
+    #[error("opening the ledger failed")]
+    Ledger(#[from] LedgerError),
+    /// Two locations of one name, or one named `builtin`.
+    #[error("location {0:?} is configured twice")]
+    DuplicateLocation(String),
+}
+
+/// Who does what, for the audit log: an operation id and the actor's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Unique per call from outside; shared by everything the call changes.
+    pub id: String,
+    /// Who asked: a user, a peer's credentials, a component.
+    pub actor: String,
+}
+
+/// A port layer on one node. Cloning is cheap and shares everything; all verbs take `&self` and may run at once.
+#[derive(Clone)]
+pub struct PortLayer {
+    pub(crate) shared: Arc<Shared>,
+    /// Who calls through this clone.
+    pub(crate) actor: Arc<str>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) ledger: Ledger,
+    pub(crate) locations: BTreeMap<String, Location>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+}
+
+impl PortLayer {
+    /// A clone whose calls are recorded in the audit log as made by `actor`.
+    #[must_use]
+    pub fn with_actor(&self, actor: &str) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            actor: actor.into(),
+        }
+    }
+
+    /// The configured location of an id. Errors: `Unknown`, `WrongKind`.
+    pub(crate) fn location(&self, id: &ElementId) -> Result<&Location, LocationError> {
+        let name = id.location();
+        let location = self
+            .shared
+            .locations
+            .get(name)
+            .ok_or_else(|| LocationError::Unknown {
+                id: id.clone(),
+                location: name.to_owned(),
+            })?;
+        if !location.kinds.contains(&id.kind()) {
+            return Err(LocationError::WrongKind {
+                id: id.clone(),
+                location: name.to_owned(),
+                kind: id.kind(),
+            });
+        }
+        Ok(location)
+    }
+}
