@@ -1,6 +1,7 @@
 //! The port layer: elements, composition and events over one ledger. It knows no engine, no wire and no command
 //! line; those are behind [`runtime::Runtime`] and [`store::Store`] and in front of [`PortLayer`].
 
+pub mod archive;
 pub mod compose;
 pub mod element;
 pub mod error;
