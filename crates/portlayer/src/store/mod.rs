@@ -151,6 +151,18 @@ pub trait Store: Send + Sync + 'static {
     /// The element's bytes as a tar stream (images: an OCI archive), with no path leaving its root.
     async fn export(&self, record: &Record) -> Result<DataStream, StoreError>;
 
+    /// The element's file system as one tar stream: what a store that can only copy gets as [`Put::data`] of a child.
+    /// The same as [`Store::export`] except for images.
+    async fn export_tree(&self, record: &Record) -> Result<DataStream, StoreError> {
+        self.export(record).await
+    }
+
+    /// Whether [`Store::put`] makes a child of this parent by itself, from the parent's keys. When false and the
+    /// capabilities allow the parent, the service gives the parent's [`Store::export_tree`] as [`Put::data`].
+    fn shares_backing(&self, _parent: &Record) -> bool {
+        false
+    }
+
     /// Makes a volume visible for `executor`. Idempotent per (element, executor); several executors may attach at
     /// once. Images are not attached: the runtime makes root file systems from their keys.
     async fn attach(
@@ -205,6 +217,15 @@ pub enum StoreError {
         entry: String,
         /// The rule.
         rule: String,
+    },
+    /// The data, or a layer in it, is an archive that is refused.
+    #[error("refused {part}")]
+    Archive {
+        /// Which part of the data: `data`, or a layer's digest.
+        part: String,
+        /// Entry and rule, escaped for showing.
+        #[source]
+        source: crate::archive::ArchiveError,
     },
     /// The caller's stream failed.
     #[error("reading the data stream failed")]
