@@ -1,1 +1,3 @@
-fn main() {}
+//! The integration tests: one binary, linked once.
+
+mod tidy;
