@@ -19,19 +19,26 @@ fn sources() -> Vec<(PathBuf, String)> {
             }
         }
     }
-    assert!(found.len() > 20, "the walk found only {} sources", found.len());
+    assert!(
+        found.len() > 20,
+        "the walk found only {} sources",
+        found.len()
+    );
     found
 }
 
 /// The lines of `text` that are code.
 fn code(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter(|line| !line.trim_start().starts_with("//"))
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
 }
 
 fn users_of(word: &str, allowed: &[&str]) -> Vec<String> {
     sources()
         .into_iter()
-        .filter(|(path, _)| !allowed.iter().any(|prefix| path.starts_with(prefix)) && !path.ends_with("tidy.rs"))
+        .filter(|(path, _)| {
+            !allowed.iter().any(|prefix| path.starts_with(prefix)) && !path.ends_with("tidy.rs")
+        })
         .filter(|(_, text)| code(text).any(|line| line.contains(word)))
         .map(|(path, _)| path.display().to_string())
         .collect()
@@ -39,27 +46,50 @@ fn users_of(word: &str, allowed: &[&str]) -> Vec<String> {
 
 #[test]
 fn only_the_ledger_names_sled() {
-    assert_eq!(users_of("sled::", &["crates/portlayer/src/ledger"]), Vec::<String>::new());
+    assert_eq!(
+        users_of("sled::", &["crates/portlayer/src/ledger"]),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
 fn only_the_runtime_and_the_benchmark_speak_to_containerd() {
-    assert_eq!(users_of("containerd_client", &["crates/runtime", "crates/bench"]), Vec::<String>::new());
+    assert_eq!(
+        users_of("containerd_client", &["crates/runtime", "crates/bench"]),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
 fn the_core_knows_no_wire_and_no_command_line() {
     let core = fs::read_to_string("crates/portlayer/Cargo.toml").unwrap();
     for dependency in ["tonic", "containerd-client", "clap", "anyhow"] {
-        assert!(!core.contains(dependency), "crates/portlayer depends on {dependency}");
+        assert!(
+            !core.contains(dependency),
+            "crates/portlayer depends on {dependency}"
+        );
     }
 }
 
 #[test]
 fn no_module_is_a_drawer_for_odds_and_ends() {
-    let names = ["util.rs", "utils.rs", "common.rs", "helper.rs", "helpers.rs", "manager.rs"];
-    let found: Vec<_> = sources().into_iter().filter(|(path, _)| names.iter().any(|n| path.ends_with(n))).collect();
-    assert!(found.is_empty(), "{:?}", found.iter().map(|(path, _)| path).collect::<Vec<_>>());
+    let names = [
+        "util.rs",
+        "utils.rs",
+        "common.rs",
+        "helper.rs",
+        "helpers.rs",
+        "manager.rs",
+    ];
+    let found: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, _)| names.iter().any(|n| path.ends_with(n)))
+        .collect();
+    assert!(
+        found.is_empty(),
+        "{:?}",
+        found.iter().map(|(path, _)| path).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -75,10 +105,17 @@ fn no_file_is_longer_than_600_lines() {
 #[test]
 fn every_document_of_the_readme_exists() {
     let readme = fs::read_to_string("README.md").unwrap();
-    let links: Vec<&str> =
-        readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|l| !l.contains("://")).collect();
+    let links: Vec<&str> = readme
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|l| !l.contains("://"))
+        .collect();
     assert!(!links.is_empty());
     for link in links {
-        assert!(Path::new(link).exists(), "README.md links to {link}, which does not exist");
+        assert!(
+            Path::new(link).exists(),
+            "README.md links to {link}, which does not exist"
+        );
     }
 }
