@@ -1,4 +1,5 @@
 //! Runs init as process 1 of a process namespace of its own, with util-linux's unshare and nsenter.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     fs,
