@@ -1,0 +1,43 @@
+//! The configuration file: TOML in which every key is optional and an unknown key is an error.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{EngineMode, LocationConfig};
+
+/// The file as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) engine: Engine,
+    pub(super) locations: Option<Vec<LocationConfig>>,
+    pub(super) ledger: Ledger,
+    pub(super) logs: Logs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Engine {
+    pub(super) mode: Option<EngineMode>,
+    pub(super) address: Option<PathBuf>,
+    pub(super) namespace: Option<String>,
+    pub(super) snapshotter: Option<String>,
+    pub(super) containerd: Option<PathBuf>,
+    pub(super) cgroup_parent: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ledger {
+    pub(super) cache: Option<String>,
+    pub(super) event_retention: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Logs {
+    pub(super) file: Option<String>,
+    pub(super) files: Option<u32>,
+}
