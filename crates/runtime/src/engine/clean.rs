@@ -1,0 +1,100 @@
+//! Ends and removes everything of one engine, by looking into the kernel and not into what the engine believes.
+
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::{EngineError, Places, STOP_LIMIT, io_error};
+use crate::{cgroup::Layout, host};
+
+/// Everything, in an order in which nothing comes back: the one that restarts things first, then what keeps others busy.
+pub(super) fn clean(places: &Places) -> Result<(), EngineError> {
+    end_containerd(places)?;
+    end_shims(places)?;
+    let layout = Layout::detect().map_err(io_error("read", Path::new("/proc/self/mountinfo")))?;
+    layout
+        .remove(&places.cgroup_parent, STOP_LIMIT)
+        .map_err(io_error("remove cgroup", Path::new(&places.cgroup_parent)))?;
+    remove_shim_sockets(places);
+    // Loop devices that back a mount below are freed by its unmounting.
+    host::unmount_below(&places.directory).map_err(io_error("unmount below", &places.directory))?;
+    match fs::remove_dir_all(&places.directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+    .map_err(io_error("remove", &places.directory))?;
+    // The parent that all engines of this host share goes with the last of them.
+    let _ = layout.remove_if_empty("/portlayer");
+    Ok(())
+}
+
+/// Ends containerd, politely first: it then removes its sockets and closes its database.
+pub(super) fn end_containerd(places: &Places) -> Result<(), EngineError> {
+    let running = || {
+        places
+            .running()
+            .map_err(io_error("look for", Path::new("containerd")))
+    };
+    for process in running()? {
+        host::signal(&process, Signal::TERM);
+    }
+    until_none(running, Signal::KILL)
+}
+
+/// Kills shims. Their containers are killed with the cgroups.
+fn end_shims(places: &Places) -> Result<(), EngineError> {
+    let running = || {
+        host::processes(|process| is_shim(process, places))
+            .map_err(io_error("look for", Path::new("containerd-shim")))
+    };
+    for process in running()? {
+        host::signal(&process, Signal::KILL);
+    }
+    until_none(running, Signal::KILL)
+}
+
+/// True for a shim that containerd of this directory started.
+pub(crate) fn is_shim(process: &host::Process, places: &Places) -> bool {
+    process
+        .flag("-address")
+        .is_some_and(|path| Path::new(path) == places.socket)
+}
+
+fn until_none(
+    running: impl Fn() -> Result<Vec<host::Process>, EngineError>,
+    then: Signal,
+) -> Result<(), EngineError> {
+    let started = Instant::now();
+    loop {
+        // A zombie has no arguments and so is not found any more.
+        let left = running()?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        if started.elapsed() > STOP_LIMIT {
+            left.iter().for_each(|process| host::signal(process, then));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Shims listen below /run/containerd/s, outside of our directory; each bundle names its socket.
+fn remove_shim_sockets(places: &Places) {
+    let bundles = places
+        .directory
+        .join("state/io.containerd.runtime.v2.task")
+        .join(&places.namespace);
+    for bundle in fs::read_dir(bundles).into_iter().flatten().flatten() {
+        let Ok(address) = fs::read_to_string(bundle.path().join("address")) else {
+            continue;
+        };
+        let socket = Path::new(address.trim().trim_start_matches("unix://"));
+        if socket.starts_with("/run/containerd/s") {
+            let _ = fs::remove_file(socket);
+        }
+    }
+}

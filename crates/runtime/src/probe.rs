@@ -1,0 +1,137 @@
+//! What this node can do, found at start and said in plain words.
+
+use std::collections::BTreeSet;
+
+use containerd_client::services::v1::PluginsRequest;
+use portlayer::runtime::{RuntimeError, RuntimeErrorKind, RuntimeInfo};
+
+use crate::{
+    cgroup::Layout,
+    engine::Engine,
+    error::{failed, refused},
+    live,
+};
+
+/// Services without which nothing works.
+const NEEDED: &[&str] = &[
+    "containers",
+    "content",
+    "diff",
+    "leases",
+    "snapshots",
+    "tasks",
+];
+
+/// The snapshotter that makes root file systems.
+pub(crate) const SNAPSHOTTER: &str = "overlayfs";
+
+/// Asks containerd, the OCI runtime and the kernel. An error says what is missing; what is only degraded is a warning.
+pub(crate) async fn probe(engine: &Engine) -> Result<RuntimeInfo, RuntimeError> {
+    let client = engine.client();
+    let version = client
+        .version()
+        .version(())
+        .await
+        .map_err(refused("ask version of", "containerd"))?
+        .into_inner();
+    let plugins = client
+        .introspection()
+        .plugins(PluginsRequest {
+            filters: Vec::new(),
+        })
+        .await
+        .map_err(refused("ask plugins of", "containerd"))?
+        .into_inner()
+        .plugins;
+    let working: BTreeSet<(&str, &str)> = plugins
+        .iter()
+        .filter(|plugin| plugin.init_err.is_none())
+        .map(|plugin| (plugin.r#type.as_str(), plugin.id.as_str()))
+        .collect();
+    for service in NEEDED {
+        if !working.contains(&("io.containerd.grpc.v1", service)) {
+            let said = plugins
+                .iter()
+                .find(|plugin| plugin.id == *service)
+                .and_then(|plugin| plugin.init_err.as_ref());
+            let text = said.map_or_else(
+                || "not part of this containerd".to_owned(),
+                |error| error.message.clone(),
+            );
+            return Err(RuntimeError::new(
+                RuntimeErrorKind::Unsupported,
+                "use service",
+                *service,
+                text,
+            ));
+        }
+    }
+    if !working.contains(&("io.containerd.snapshotter.v1", SNAPSHOTTER)) {
+        let said = plugins
+            .iter()
+            .find(|plugin| plugin.id == SNAPSHOTTER)
+            .and_then(|plugin| plugin.init_err.as_ref());
+        let text = said.map_or_else(
+            || "not part of this containerd".to_owned(),
+            |error| error.message.clone(),
+        );
+        return Err(RuntimeError::new(
+            RuntimeErrorKind::Unsupported,
+            "use snapshotter",
+            SNAPSHOTTER,
+            text,
+        ));
+    }
+    let runc = &engine.config().runc;
+    let output = tokio::process::Command::new(runc)
+        .arg("--version")
+        .output()
+        .await
+        .map_err(failed("run", runc.clone()))?;
+    let oci_runtime = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    if !output.status.success() || oci_runtime.is_empty() {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(RuntimeError::new(
+            RuntimeErrorKind::Unsupported,
+            "run",
+            format!("{runc} --version"),
+            text,
+        ));
+    }
+    let layout = Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?;
+    let live_attach = live::is_supported();
+    let mut warnings = Vec::new();
+    if !layout.favordynmods() {
+        warnings.push("cgroups are mounted without favordynmods: a start on an idle node takes some 10 ms longer".to_owned());
+    }
+    if layout.mode() == "none" {
+        warnings.push("no cgroup hierarchy is mounted: limits cannot be set".to_owned());
+    }
+    if !live_attach {
+        warnings.push("the kernel has no open_tree and move_mount: volumes cannot be attached to running executors".to_owned());
+    }
+    if version.version.trim_start_matches('v').starts_with("1.") {
+        warnings.push(format!(
+            "containerd {} is past its end of life",
+            version.version
+        ));
+    }
+    Ok(RuntimeInfo {
+        engine: format!("containerd {}", version.version),
+        oci_runtime,
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+        cgroups: layout.mode().to_owned(),
+        favordynmods: layout.favordynmods(),
+        snapshotter: SNAPSHOTTER.to_owned(),
+        namespace: engine.places().namespace.clone(),
+        live_attach,
+        warnings,
+    })
+}
