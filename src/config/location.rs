@@ -12,7 +12,7 @@ use super::size::parse_size;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LocationConfig {
-    /// Name, as in ids: 1 to 63 of `a-z 0-9 . _ -`, not `builtin`.
+    /// Name, as in ids: 1 to 63 of `a-z 0-9 . _ -`, not `builtin` or `node`.
     pub name: String,
     /// The kinds it holds.
     pub kinds: Vec<Kind>,
@@ -105,7 +105,8 @@ pub(super) fn defaults() -> Vec<LocationConfig> {
         location("images", &[Kind::Image], Backing::Overlay {}),
         location("volumes", &[Kind::Volume], Backing::Dir { path: None }),
         location("scratch", &[Kind::Volume], Backing::Tmpfs { size: 0 }),
-        location("node", &[Kind::Task, Kind::Executor], Backing::None),
+        location("tasks", &[Kind::Task], Backing::None),
+        location("executors", &[Kind::Executor], Backing::None),
     ]
 }
 
@@ -113,8 +114,9 @@ pub(super) fn defaults() -> Vec<LocationConfig> {
 pub(super) fn check(locations: &[LocationConfig]) -> Result<(), (String, String)> {
     for (at, location) in locations.iter().enumerate() {
         let refuse = |field: &str, rule: String| Err((format!("locations[{at}].{field}"), rule));
-        if location.name == "builtin" {
-            return refuse("name", "the location \"builtin\" is ours".to_owned());
+        // The port layer keeps its built-in elements there.
+        if matches!(location.name.as_str(), "builtin" | "node") {
+            return refuse("name", format!("the location {:?} is ours", location.name));
         }
         // The grammar of ids is the judge of a location's name.
         if portlayer::element::ElementId::new(Kind::Task, &location.name, "x").is_err() {

@@ -26,7 +26,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The engine.
     pub engine: EngineConfig,
-    /// The configured locations; names are unique and none is `builtin`.
+    /// The configured locations; names are unique and none is `builtin` or `node`.
     pub locations: Vec<LocationConfig>,
     /// The ledger.
     pub ledger: LedgerSettings,
@@ -93,7 +93,7 @@ pub struct LogSettings {
 
 impl Config {
     /// The configuration of a node that keeps everything below `data_dir`, with the private engine and the default
-    /// locations: `images` (image), `volumes` and `scratch` (volume), `node` (task, executor).
+    /// locations: `images` (image), `volumes` and `scratch` (volume), `tasks` and `executors`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
