@@ -1,1 +1,9 @@
-fn main() {}
+//! The command `portlayer`: parse, call the port layer, show the result.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}
