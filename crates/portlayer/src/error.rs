@@ -132,6 +132,24 @@ pub enum CreateError {
         /// Why.
         reason: &'static str,
     },
+    /// The storage element a task is to be stored with does not exist.
+    #[error("owner {owner} of {id} does not exist")]
+    UnknownOwner {
+        /// The id.
+        id: ElementId,
+        /// The owner.
+        owner: ElementId,
+    },
+    /// The element cannot be an owner, or this kind has none.
+    #[error("{owner} cannot be the owner of {id}: {reason}")]
+    InvalidOwner {
+        /// The id.
+        id: ElementId,
+        /// The owner.
+        owner: ElementId,
+        /// Why.
+        reason: &'static str,
+    },
     /// A metadata entry breaks a rule.
     #[error("{id}: {entry}")]
     InvalidEntry {
@@ -198,6 +216,12 @@ pub enum ReadError {
     /// The page token is none of ours.
     #[error("invalid page token")]
     InvalidPage,
+    /// The element never had a data stream.
+    #[error("{id} has no data")]
+    NoData {
+        /// The id.
+        id: ElementId,
+    },
     /// The bytes could not be read.
     #[error("reading the data of {id} failed")]
     Store {

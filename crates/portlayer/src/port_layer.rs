@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::element::ElementId;
+use crate::element::health::Health;
+use crate::element::in_flight::InFlight;
+use crate::element::{ElementId, Kind, builtin};
 use crate::error::LocationError;
 use crate::ledger::{Ledger, LedgerConfig, LedgerError};
 use crate::runtime::Runtime;
@@ -16,7 +18,7 @@ use crate::store::Location;
 pub struct Config {
     /// Where and how the ledger is kept.
     pub ledger: LedgerConfig,
-    /// The configured locations; names are unique. The location `builtin` is added by us.
+    /// The configured locations; names are unique. The locations `builtin` and `node` are added by us.
     pub locations: Vec<Location>,
     /// The engine.
     pub runtime: Arc<dyn Runtime>,
@@ -28,9 +30,12 @@ pub enum OpenError {
     /// The ledger.
     #[error("opening the ledger failed")]
     Ledger(#[from] LedgerError),
-    /// Two locations of one name, or one named `builtin`.
+    /// Two locations of one name, or one named `builtin` or `node`.
     #[error("location {0:?} is configured twice")]
     DuplicateLocation(String),
+    /// No element could live in the location: the name is not one an id can hold.
+    #[error("location {0:?} has a name no id can hold")]
+    LocationName(String),
 }
 
 /// Who does what, for the audit log: an operation id and the actor's name.
@@ -54,9 +59,37 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     pub(crate) locations: BTreeMap<String, Location>,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) health: Health,
 }
 
 impl PortLayer {
+    /// Opens the port layer: the ledger, then the built-in elements. A location that cannot be reached does not stop
+    /// it; its elements are unavailable until it can. Errors: `Ledger`, `DuplicateLocation`, `LocationName`.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let Config {
+            ledger,
+            locations,
+            runtime,
+        } = config;
+        let locations = named(locations)?;
+        let ledger = tokio::task::spawn_blocking(move || Ledger::open(&ledger))
+            .await
+            .map_err(|_| LedgerError::Closed)??;
+        let layer = Self {
+            shared: Arc::new(Shared {
+                ledger,
+                locations,
+                runtime,
+                in_flight: InFlight::default(),
+                health: Health::default(),
+            }),
+            actor: "portlayer".into(),
+        };
+        layer.add_built_in().await?;
+        Ok(layer)
+    }
+
     /// A clone whose calls are recorded in the audit log as made by `actor`.
     #[must_use]
     pub fn with_actor(&self, actor: &str) -> Self {
@@ -86,4 +119,21 @@ impl PortLayer {
         }
         Ok(location)
     }
+}
+
+fn named(configured: Vec<Location>) -> Result<BTreeMap<String, Location>, OpenError> {
+    let mut locations: BTreeMap<_, _> = builtin::locations()
+        .into_iter()
+        .map(|location| (location.name.clone(), location))
+        .collect();
+    for location in configured {
+        if ElementId::new(Kind::Task, &location.name, "x").is_err() {
+            return Err(OpenError::LocationName(location.name));
+        }
+        if locations.contains_key(&location.name) {
+            return Err(OpenError::DuplicateLocation(location.name));
+        }
+        locations.insert(location.name.clone(), location);
+    }
+    Ok(locations)
 }

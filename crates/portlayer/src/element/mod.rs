@@ -1,9 +1,13 @@
 //! Elements: what the port layer keeps a record of, and what callers hand in and get back.
 
+pub(crate) mod builtin;
 pub mod checksum;
+pub(crate) mod health;
 pub mod id;
+pub(crate) mod in_flight;
 pub mod metadata;
 mod record;
+pub(crate) mod service;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +22,7 @@ pub use metadata::{EntryError, EntryRule, Metadata, Patch};
 pub use record::{
     Body, ExecutorBody, ImageBody, LogBody, NetworkBody, Record, StoreKeys, TaskBody, VolumeBody,
 };
+pub use service::Updated;
 
 use crate::task::{ExecutorSpec, TaskSpec};
 use crate::time::Timestamp;
@@ -117,6 +122,9 @@ pub struct NewElement {
     /// The element this one is made from. Images: an image. Volumes: an image or an unbound volume.
     /// Tasks: a task whose fields are inherited. Executors, networks, logs: none.
     pub parent: Option<ElementId>,
+    /// Tasks only: the image or volume the task is stored with. Its paths are then relative to where that element is
+    /// mounted, and deleting the owner deletes the task (seed 003).
+    pub owner: Option<ElementId>,
     /// Images: an OCI archive, a docker archive or a layer (tar; plain, gzip or zstd). Volumes: a tar to start
     /// from. Tasks: the original definition, at most [`MAX_DEFINITION_BYTES`].
     pub data: Option<DataStream>,
@@ -141,6 +149,7 @@ impl NewElement {
         Self {
             id,
             parent: None,
+            owner: None,
             data: None,
             checksum: None,
             ro: Patch::new(),
@@ -154,6 +163,13 @@ impl NewElement {
     #[must_use]
     pub fn parent(mut self, parent: ElementId) -> Self {
         self.parent = Some(parent);
+        self
+    }
+
+    /// Sets the image or volume a task is stored with.
+    #[must_use]
+    pub fn owner(mut self, owner: ElementId) -> Self {
+        self.owner = Some(owner);
         self
     }
 
@@ -192,6 +208,7 @@ impl fmt::Debug for NewElement {
         f.debug_struct("NewElement")
             .field("id", &self.id)
             .field("parent", &self.parent)
+            .field("owner", &self.owner)
             .field("data", &self.data.is_some())
             .field("checksum", &self.checksum)
             .finish_non_exhaustive()

@@ -1,0 +1,137 @@
+//! Delete: one transaction that refuses or removes, then the bytes.
+
+use super::make::store_keys;
+use super::{Refused, Verb, builtin};
+use crate::PortLayer;
+use crate::element::{Body, ElementId, Kind, Record, State};
+use crate::error::DeleteError;
+use crate::event::Change;
+use crate::ledger::{Index, LedgerError, Txn};
+
+impl PortLayer {
+    /// Deletes an element, its bytes, and the tasks stored with it. Not idempotent: what is gone is `NotFound`.
+    ///
+    /// Errors: `Location`, `PermissionDenied` (built in), `NotFound`, `InUse` with everything that needs it (children
+    /// being made included), `InvalidState` (an executor that runs), `Ledger`; nothing changed then. `Store` and
+    /// `Runtime` come after the record is gone: the element does not exist any more and recovery removes the rest.
+    pub async fn delete(&self, id: &ElementId) -> Result<(), DeleteError> {
+        // Like create, in a task of its own: record and bytes go together whatever the caller does.
+        let (layer, gone) = (self.clone(), id.clone());
+        let deleted = tokio::spawn(async move { layer.delete_alone(&gone).await }).await;
+        deleted.map_err(|_| DeleteError::Ledger {
+            id: id.clone(),
+            source: LedgerError::Closed,
+        })?
+    }
+
+    async fn delete_alone(&self, id: &ElementId) -> Result<(), DeleteError> {
+        if builtin::is_built_in(id) {
+            return match self.shared.ledger.get(id) {
+                Ok(Some(_)) => Err(DeleteError::PermissionDenied { id: id.clone() }),
+                Ok(None) => Err(DeleteError::NotFound { id: id.clone() }),
+                Err(source) => Err(DeleteError::Ledger {
+                    id: id.clone(),
+                    source,
+                }),
+            };
+        }
+        let location = self.usable_location(id, Verb::Delete)?.clone();
+        // Held until the bytes are gone, so that a create of the same id cannot meet them.
+        let held = self.shared.in_flight.exclusive_unpinned(id).await;
+        let _id = held.map_err(|by| DeleteError::InUse { id: id.clone(), by })?;
+        let at = id.clone();
+        let removed = self.shared.ledger.write(move |txn| remove(txn, &at)).await;
+        let record = removed.map_err(|refused| {
+            refused.into_error(|source| DeleteError::Ledger {
+                id: id.clone(),
+                source,
+            })
+        })?;
+        if id.kind() == Kind::Executor {
+            self.remove_executor_remains(&record)
+                .await
+                .map_err(|source| DeleteError::Runtime {
+                    id: id.clone(),
+                    source,
+                })?;
+        }
+        if let (Some(store), Some(keys)) = (&location.store, store_keys(&record.body)) {
+            store
+                .remove(id, keys)
+                .await
+                .map_err(|source| DeleteError::Store {
+                    id: id.clone(),
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes the record of an element and all that hangs on it, or says what needs it.
+fn remove(txn: &mut Txn<'_>, id: &ElementId) -> Result<Record, Refused<DeleteError>> {
+    let record = txn
+        .get(id)?
+        .ok_or_else(|| Refused::Verb(DeleteError::NotFound { id: id.clone() }))?;
+    if matches!(record.state, State::Running | State::Paused) {
+        return Err(Refused::Verb(DeleteError::InvalidState {
+            id: id.clone(),
+            state: record.state,
+        }));
+    }
+    let owned = txn.linked(Index::Owned, id)?;
+    let mut by = users(txn, id)?;
+    for task in &owned {
+        by.extend(users(txn, task)?);
+    }
+    by.retain(|user| !owned.contains(user));
+    if !by.is_empty() {
+        by.sort();
+        by.dedup();
+        return Err(Refused::Verb(DeleteError::InUse { id: id.clone(), by }));
+    }
+    for task in owned {
+        if let Some(task) = txn.get(&task)? {
+            drop_record(txn, &task)?;
+        }
+    }
+    drop_record(txn, &record)?;
+    Ok(record)
+}
+
+/// Who needs an element. A joined task was copied into its executor, so executors do not need tasks.
+fn users(txn: &Txn<'_>, id: &ElementId) -> Result<Vec<ElementId>, LedgerError> {
+    let mut by = txn.linked(Index::Children, id)?;
+    if id.kind() != Kind::Task {
+        by.extend(txn.linked(Index::References, id)?);
+    }
+    Ok(by)
+}
+
+fn drop_record(txn: &mut Txn<'_>, record: &Record) -> Result<(), LedgerError> {
+    let id = &record.id;
+    if let Some(parent) = &record.parent {
+        txn.unlink(Index::Children, parent, id);
+    }
+    if let Some(owner) = &record.owner {
+        txn.unlink(Index::Owned, owner, id);
+    }
+    if let Body::Executor(executor) = &record.body {
+        for joined in executor.composition.joined.keys() {
+            txn.unlink(Index::References, joined, id);
+            if let Some(element) = txn.get(joined)? {
+                let executor = id.clone();
+                txn.emit(joined, element.revision, Change::Left { executor });
+            }
+        }
+    }
+    if id.kind() == Kind::Task {
+        for executor in txn.linked(Index::References, id)? {
+            txn.unlink(Index::References, id, &executor);
+        }
+        txn.remove_data(id);
+    }
+    txn.remove(id);
+    txn.emit(id, record.revision, Change::Deleted);
+    Ok(())
+}
