@@ -29,6 +29,23 @@ pub struct Event {
     pub change: Change,
 }
 
+/// The id gap events carry: they are about no element, only about the stream.
+const GAP_ID: &str = "log://node/events";
+
+impl Event {
+    /// The event that stands in for those from `from` to `to`. Its sequence is `to`.
+    pub fn gap(from: Sequence, to: Sequence) -> Self {
+        Self {
+            sequence: to,
+            time: Timestamp::now(),
+            id: GAP_ID.parse().expect("a constant id that a test parses"),
+            revision: 0,
+            reconciled: false,
+            change: Change::Gap { from, to },
+        }
+    }
+}
+
 /// The kinds of change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,13 +1,19 @@
-//! Makes sled's flush durable.
+//! Opening sled so that it is safe: one owner, a durable flush, no panic.
 //!
 //! sled 0.34.7 calls `sync_file_range` where its documentation says fsync; after a power cut acknowledged writes are
 //! gone or the database does not open (`reference/performance.md` 5.2). We define that symbol ourselves, so the
 //! linker binds sled's call to it, and call `fdatasync`. [`open`] proves on every start that the call arrives here.
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{LedgerConfig, LedgerError};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{LedgerConfig, LedgerError, pieces, schema};
 
 static SYNCS: AtomicU64 = AtomicU64::new(0);
 
@@ -32,22 +38,47 @@ extern "C" fn sync_file_range(fd: i32, _offset: i64, _bytes: i64, _flags: u32) -
 #[used]
 static INTERPOSED: extern "C" fn(i32, i64, i64, u32) -> i32 = sync_file_range;
 
-/// Opens sled and proves that a flush reaches the disk.
-pub(super) fn open(config: &LedgerConfig) -> Result<sled::Db, LedgerError> {
-    let db = sled::Config::new()
-        .path(&config.path)
-        .cache_capacity(config.cache_bytes)
-        .mode(sled::Mode::HighThroughput)
-        .flush_every_ms(Some(500))
-        .open()
-        .map_err(|error| match &error {
-            sled::Error::Io(io) if io.kind() == std::io::ErrorKind::WouldBlock => {
-                LedgerError::Locked {
-                    path: config.path.clone(),
-                }
-            }
-            _ => error.into(),
-        })?;
+/// Held as long as the ledger is open.
+pub(super) type Lock = Flock<File>;
+
+/// Takes the ledger's lock, before sled touches anything. Error: `Locked` at once, for another process and for a
+/// second open in this one alike.
+pub(super) fn lock(path: &Path) -> Result<Lock, LedgerError> {
+    std::fs::create_dir_all(path)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join("lock"))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => LedgerError::Locked {
+            path: path.to_owned(),
+        },
+        errno => std::io::Error::from(errno).into(),
+    })
+}
+
+/// Opens sled, proves that a flush reaches the disk, and brings the schema up to date.
+pub(super) fn open(config: &LedgerConfig) -> Result<(sled::Db, sled::Tree), LedgerError> {
+    let unopenable = |text: String| LedgerError::Unopenable {
+        path: config.path.clone(),
+        text,
+    };
+    // sled panics on some states of its files. Nothing of it is used after a panic.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let db = sled_config(config).open()?;
+        let tree = db.open_tree("ledger")?;
+        Ok((db, tree))
+    }));
+    let (db, tree) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(sled::Error::Corruption { .. })) => {
+            return Err(unopenable("its files are corrupt".into()));
+        }
+        Ok(Err(sled::Error::Io(io))) => return Err(io.into()),
+        Ok(Err(error)) => return Err(unopenable(sled::Error::to_string(&error))),
+        Err(_) => return Err(unopenable("sled panicked".into())),
+    };
     let before = SYNCS.load(Ordering::Relaxed);
     db.insert(b"durability-proof", &before.to_le_bytes())?;
     db.flush()?;
@@ -56,5 +87,16 @@ pub(super) fn open(config: &LedgerConfig) -> Result<sled::Db, LedgerError> {
             text: "sled's flush does not reach our fdatasync in this build".into(),
         });
     }
-    Ok(db)
+    schema::bring_up(&tree)?;
+    Ok((db, tree))
+}
+
+/// The segment size is no advertised setting of sled, but the only one that bounds what goes to unsynced files.
+fn sled_config(config: &LedgerConfig) -> sled::Config {
+    sled::Config::new()
+        .path(&config.path)
+        .cache_capacity(config.cache_bytes)
+        .segment_size(pieces::SEGMENT_BYTES)
+        .mode(sled::Mode::HighThroughput)
+        .flush_every_ms(Some(500))
 }

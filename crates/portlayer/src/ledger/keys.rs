@@ -1,5 +1,6 @@
 //! The keys of the one tree; the drawing is in the parent module.
 
+use super::LedgerError;
 use crate::element::ElementId;
 
 /// Key of the stored sequence and other single values.
@@ -38,6 +39,68 @@ pub(super) fn pairs(class: u8, first: &ElementId) -> Vec<u8> {
 /// Key of an event.
 pub(super) fn event(sequence: u64) -> Vec<u8> {
     join(b'v', &[&sequence.to_be_bytes()])
+}
+
+/// Key of an audit row.
+pub(super) fn audit(id: &ElementId, sequence: u64) -> Vec<u8> {
+    join(
+        b'a',
+        &[id.as_str().as_bytes(), b"\0", &sequence.to_be_bytes()],
+    )
+}
+
+/// Prefix of the audit rows of an element.
+pub(super) fn audit_rows(id: &ElementId) -> Vec<u8> {
+    join(b'a', &[id.as_str().as_bytes(), b"\0"])
+}
+
+/// Key of a tombstone.
+pub(super) fn tombstone(number: u64) -> Vec<u8> {
+    join(b't', &[&number.to_be_bytes()])
+}
+
+/// Prefix of every tombstone.
+pub(super) fn tombstones() -> Vec<u8> {
+    vec![b't']
+}
+
+/// The number a key ends with (events, audit rows, tombstones).
+pub(super) fn number(key: &[u8]) -> Result<u64, LedgerError> {
+    key.last_chunk::<8>()
+        .map(|bytes| u64::from_be_bytes(*bytes))
+        .ok_or_else(|| LedgerError::damaged(key))
+}
+
+/// The id that ends a key, from byte `at` on.
+pub(super) fn id_after(key: &[u8], at: usize) -> Result<ElementId, LedgerError> {
+    key.get(at..)
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| LedgerError::damaged(key))
+}
+
+/// Key of a piece of the long value at `key`.
+pub(super) fn piece(key: &[u8], number: u32) -> Vec<u8> {
+    join(b'k', &[key, b"\0", &number.to_be_bytes()])
+}
+
+/// Whether values of this key's class are written in pieces when they are long; the others are always short.
+pub(super) fn may_be_long(key: &[u8]) -> bool {
+    matches!(key.first(), Some(b'e' | b'd' | b'i'))
+}
+
+/// Prefix of the exit records of an executor, or of one task in it.
+pub(super) fn exits(executor: &ElementId, task: Option<&ElementId>) -> Vec<u8> {
+    let executor = executor.as_str().as_bytes();
+    match task {
+        Some(task) => join(b'x', &[executor, b"\0", task.as_str().as_bytes(), b"\0"]),
+        None => join(b'x', &[executor, b"\0"]),
+    }
+}
+
+/// Prefix of every intent.
+pub(super) fn intents() -> Vec<u8> {
+    vec![b'i']
 }
 
 /// Key of an exit record.

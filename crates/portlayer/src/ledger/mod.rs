@@ -6,87 +6,50 @@
 //! sixteen writers cost little more than one (group commit).
 //!
 //! ```text
-//! m <name>                            meta: schema version, next sequence, audit chain head
+//! m <name>                            meta: schema version, next sequence, audit heads
 //! e <id>                              element record                        codec: version, crc, postcard
-//! d <id>                              data stream of a task element
+//! d <id>                              data stream of a task element         version, crc, bytes
 //! c <parent> 00 <child>               children index
 //! r <target> 00 <referrer>            references: referrer (an executor) uses target
 //! o <owner> 00 <task>                 tasks stored with a storage element
 //! a <id> 00 <sequence, 8 bytes>       audit row
+//! t <number, 8 bytes>                 tombstone: whose audit rows outlive a Delete
 //! v <sequence, 8 bytes>               event
 //! x <executor> 00 <task> 00 <run, 4>  exit record
 //! i <executor>                        intent of a commit in flight
+//! k <key> 00 <number, 4>              piece of the long value at that key (e, d, i)
 //! ```
 
+mod audit;
 mod codec;
 mod durable;
+mod error;
+mod follow;
 mod keys;
+mod pieces;
+mod read;
+mod schema;
+#[cfg(test)]
+mod testing;
 mod txn;
+mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use thiserror::Error;
 use tokio::sync::broadcast;
 
-use crate::element::{ElementId, Record};
 use crate::event::Event;
 
+pub use audit::{
+    AuditEntry, AuditRow, KEPT_ROWS, KEPT_TOMBSTONE_DAYS, KEPT_TOMBSTONES, Outcome, Verb,
+};
+pub use error::LedgerError;
+pub use follow::Events;
+pub use read::{Intent, Page};
 pub use txn::{Index, Txn};
-
-/// Why the ledger cannot serve.
-#[derive(Debug, Clone, Error)]
-pub enum LedgerError {
-    /// Another process has it open.
-    #[error("the ledger at {path} is open in another process")]
-    Locked {
-        /// Its directory.
-        path: PathBuf,
-    },
-    /// It was written by a newer version.
-    #[error("the ledger has schema {found}, this version reads up to {known}")]
-    NewerSchema {
-        /// As stored.
-        found: u32,
-        /// As known.
-        known: u32,
-    },
-    /// The disk is full; reads go on.
-    #[error("no space left for the ledger")]
-    NoSpace,
-    /// A record's checksum is wrong; the element is quarantined.
-    #[error("damaged record at key {key}")]
-    Damaged {
-        /// The key, hex where not text.
-        key: String,
-    },
-    /// An earlier write failed; nothing more is written until it is opened again.
-    #[error("the ledger refuses writes after an earlier failure")]
-    Failed,
-    /// It is being closed.
-    #[error("the ledger is closed")]
-    Closed,
-    /// The store below failed.
-    #[error("the ledger's store failed: {text}")]
-    Backend {
-        /// What sled said; for people.
-        text: String,
-    },
-}
-
-impl From<sled::Error> for LedgerError {
-    fn from(error: sled::Error) -> Self {
-        match &error {
-            sled::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
-                LedgerError::NoSpace
-            }
-            _ => LedgerError::Backend {
-                text: error.to_string(),
-            },
-        }
-    }
-}
+pub use verify::{BrokenChain, Dangling, Report};
 
 /// How to open a ledger.
 #[derive(Debug, Clone)]
@@ -117,27 +80,28 @@ pub struct Ledger {
 }
 
 struct Shared {
-    tree: sled::Tree,
-    path: PathBuf,
+    // Dropped in this order: the writer ends first, the lock goes last.
     writer: writer::Writer,
-    events: broadcast::Sender<Arc<Event>>,
+    tree: sled::Tree,
+    published: Arc<follow::Published>,
+    path: PathBuf,
+    _lock: durable::Lock,
 }
 
 impl Ledger {
-    /// Opens or creates the ledger. Blocking: call from a blocking thread. Errors: `Locked`, `NewerSchema`,
-    /// `NoSpace`, `Backend`.
+    /// Opens or creates the ledger. Blocking: call from a blocking thread. Errors: `Locked` at once when it is open
+    /// anywhere; `NewerSchema`; `Unopenable`, and nothing was touched; `NoSpace`; `Backend`.
     pub fn open(config: &LedgerConfig) -> Result<Self, LedgerError> {
-        let db = durable::open(config)?;
-        let tree = db.open_tree("ledger")?;
-        let events = broadcast::Sender::new(4096);
-        let writer =
-            writer::Writer::start(db, tree.clone(), events.clone(), config.event_retention)?;
+        let lock = durable::lock(&config.path)?;
+        let (db, tree) = durable::open(config)?;
+        let (writer, published) = writer::Writer::start(db, tree.clone(), config.event_retention)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                tree,
-                path: config.path.clone(),
                 writer,
-                events,
+                tree,
+                published,
+                path: config.path.clone(),
+                _lock: lock,
             }),
         })
     }
@@ -147,17 +111,10 @@ impl Ledger {
         &self.shared.path
     }
 
-    /// Reads one record from memory or with one disk read; callers may use it on an async thread.
-    pub fn get(&self, id: &ElementId) -> Result<Option<Record>, LedgerError> {
-        let key = keys::element(id);
-        match self.shared.tree.get(&key)? {
-            Some(bytes) => codec::decode(&key, &bytes).map(Some),
-            None => Ok(None),
-        }
-    }
-
     /// Runs `change` on the writer; when this returns `Ok` all it wrote is durable and its events are delivered.
-    /// When `change` returns an error nothing it wrote happened.
+    /// When `change` returns an error nothing it wrote happened. Errors of the ledger itself: `NoSpace` or `Backend`
+    /// once, then `Failed` until it is opened again (whether the write they answer happened is unknown until then);
+    /// `Panicked`; `Closed`.
     pub async fn write<T, E, F>(&self, change: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -167,8 +124,8 @@ impl Ledger {
         self.shared.writer.run(change).await
     }
 
-    /// Live events from now on; lagging readers learn how many they missed.
+    /// Live events from now on; lagging readers learn how many they missed. [`Ledger::subscribe`] loses none.
     pub fn live_events(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.shared.events.subscribe()
+        self.shared.published.subscribe()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{LedgerError, codec, keys};
+use super::{LedgerError, codec, keys, pieces};
 use crate::element::{ElementId, Record};
 use crate::event::{Change, Event, Sequence};
 use crate::task::ExitRecord;
@@ -45,6 +45,21 @@ impl Index {
             Index::Owned => b'o',
         }
     }
+
+    pub(super) fn of_class(class: u8) -> Option<Self> {
+        [Index::Children, Index::References, Index::Owned]
+            .into_iter()
+            .find(|index| index.class() == class)
+    }
+
+    /// What the second of a pair is to the first.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Index::Children => "child",
+            Index::References => "reference",
+            Index::Owned => "owned",
+        }
+    }
 }
 
 impl Txn<'_> {
@@ -70,7 +85,16 @@ impl Txn<'_> {
 
     /// Stores the data stream of a task element.
     pub fn put_data(&mut self, id: &ElementId, bytes: Vec<u8>) {
-        self.own.insert(keys::data(id), Some(bytes));
+        self.put_bytes(keys::data(id), codec::wrap(&bytes));
+    }
+
+    /// The data stream of a task element.
+    pub fn data(&self, id: &ElementId) -> Result<Option<Vec<u8>>, LedgerError> {
+        let key = keys::data(id);
+        let Some(bytes) = self.bytes(&key)? else {
+            return Ok(None);
+        };
+        codec::unwrap(&key, &bytes).map(|body| Some(body.to_vec()))
     }
 
     /// Removes the data stream of a task element.
@@ -95,12 +119,7 @@ impl Txn<'_> {
         let prefix = keys::pairs(index.class(), first);
         let mut found = Vec::new();
         for key in self.keys_with_prefix(&prefix)? {
-            let text = std::str::from_utf8(&key[prefix.len()..])
-                .ok()
-                .and_then(|text| text.parse().ok());
-            found.push(text.ok_or_else(|| LedgerError::Damaged {
-                key: key.escape_ascii().to_string(),
-            })?);
+            found.push(keys::id_after(&key, prefix.len())?);
         }
         Ok(found)
     }
@@ -164,17 +183,19 @@ impl Txn<'_> {
         sequence
     }
 
+    /// The sequence of the last event, this transaction's own included. What the transaction reads is the state
+    /// after exactly these events: read, take this, then follow from the next one.
+    pub fn last_sequence(&self) -> Sequence {
+        self.next_sequence - 1
+    }
+
     pub(super) fn get_value<T: DeserializeOwned>(
         &self,
         key: &[u8],
     ) -> Result<Option<T>, LedgerError> {
-        match self.own.get(key).or_else(|| self.group.get(key)) {
-            Some(Some(bytes)) => codec::decode(key, bytes).map(Some),
-            Some(None) => Ok(None),
-            None => match self.tree.get(key)? {
-                Some(bytes) => codec::decode(key, &bytes).map(Some),
-                None => Ok(None),
-            },
+        match self.bytes(key)? {
+            Some(bytes) => codec::decode(key, &bytes).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -184,21 +205,36 @@ impl Txn<'_> {
         value: &T,
     ) -> Result<(), LedgerError> {
         let bytes = codec::encode(value)?;
-        self.own.insert(key, Some(bytes));
+        self.put_bytes(key, bytes);
         Ok(())
     }
 
-    fn keys_with_prefix(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, LedgerError> {
+    pub(super) fn put_bytes(&mut self, key: Vec<u8>, bytes: Vec<u8>) {
+        self.own.insert(key, Some(bytes));
+    }
+
+    pub(super) fn remove_key(&mut self, key: Vec<u8>) {
+        self.own.insert(key, None);
+    }
+
+    /// The whole stored value of a key.
+    fn bytes(&self, key: &[u8]) -> Result<Option<sled::IVec>, LedgerError> {
+        if let Some(staged) = self.own.get(key).or_else(|| self.group.get(key)) {
+            return Ok(staged.as_deref().map(sled::IVec::from));
+        }
+        match self.tree.get(key)? {
+            Some(entry) => pieces::whole(self.tree, key, entry).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn keys_with_prefix(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, LedgerError> {
         let mut found: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
         for key in self.tree.scan_prefix(prefix).keys() {
             found.insert(key?.to_vec(), true);
         }
         for staged in [self.group, &self.own] {
-            let range = staged.range::<[u8], _>((
-                std::ops::Bound::Included(prefix),
-                std::ops::Bound::Unbounded,
-            ));
-            for (key, value) in range.take_while(|(key, _)| key.starts_with(prefix)) {
+            for (key, value) in staged_with_prefix(staged, prefix) {
                 found.insert(key.clone(), value.is_some());
             }
         }
@@ -207,4 +243,70 @@ impl Txn<'_> {
             .filter_map(|(key, there)| there.then_some(key))
             .collect())
     }
+
+    /// The first entry under a prefix; short values only.
+    pub(super) fn first_with_prefix(&self, prefix: &[u8]) -> Result<Option<Entry>, LedgerError> {
+        let own = staged_with_prefix(&self.own, prefix);
+        let group = staged_with_prefix(self.group, prefix);
+        let candidates = [
+            self.outermost_stored(self.tree.scan_prefix(prefix))?,
+            self.outermost_staged(own, false),
+            self.outermost_staged(group, true),
+        ];
+        Ok(candidates.into_iter().flatten().min())
+    }
+
+    /// The last entry under a prefix; short values only.
+    pub(super) fn last_with_prefix(&self, prefix: &[u8]) -> Result<Option<Entry>, LedgerError> {
+        let own = staged_with_prefix(&self.own, prefix).rev();
+        let group = staged_with_prefix(self.group, prefix).rev();
+        let candidates = [
+            self.outermost_stored(self.tree.scan_prefix(prefix).rev())?,
+            self.outermost_staged(own, false),
+            self.outermost_staged(group, true),
+        ];
+        Ok(candidates.into_iter().flatten().max())
+    }
+
+    /// The first entry of the tree that nothing staged replaces or removes.
+    fn outermost_stored(
+        &self,
+        entries: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+    ) -> Result<Option<Entry>, LedgerError> {
+        for entry in entries {
+            let (key, value) = entry?;
+            if !self.own.contains_key(&*key) && !self.group.contains_key(&*key) {
+                return Ok(Some((key.to_vec(), value)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first staged entry that is no removal and, for the group's, that this transaction does not replace.
+    fn outermost_staged<'s>(
+        &self,
+        mut entries: impl Iterator<Item = (&'s Vec<u8>, &'s Option<Vec<u8>>)>,
+        of_group: bool,
+    ) -> Option<Entry> {
+        entries.find_map(|(key, value)| {
+            let value = value.as_ref()?;
+            let replaced = of_group && self.own.contains_key(key);
+            (!replaced).then(|| (key.clone(), value.as_slice().into()))
+        })
+    }
+}
+
+/// A key and its stored value.
+pub(super) type Entry = (Vec<u8>, sled::IVec);
+
+fn staged_with_prefix<'s>(
+    staged: &'s Staged,
+    prefix: &[u8],
+) -> impl DoubleEndedIterator<Item = (&'s Vec<u8>, &'s Option<Vec<u8>>)> {
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        // Prefixes end with a class letter or a zero byte, so this cannot overflow.
+        *last += 1;
+    }
+    staged.range(prefix.to_vec()..end)
 }

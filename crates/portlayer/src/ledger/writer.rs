@@ -1,12 +1,14 @@
 //! The writer thread: takes transactions, groups them, makes each group durable, answers.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 
+use super::follow::Published;
 use super::txn::{Staged, Txn};
-use super::{LedgerError, codec, keys};
+use super::{LedgerError, codec, keys, pieces};
 use crate::event::{Event, Sequence};
 use crate::time::Timestamp;
 
@@ -32,7 +34,12 @@ where
     F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send,
 {
     fn run(&mut self, txn: &mut Txn<'_>) -> bool {
-        self.outcome = self.change.take().map(|change| change(txn));
+        let Some(change) = self.change.take() else {
+            return false;
+        };
+        // What a closure that panicked staged is dropped with its transaction; nothing else can be seen half-done.
+        let outcome = catch_unwind(AssertUnwindSafe(|| change(txn)));
+        self.outcome = Some(outcome.unwrap_or_else(|_| Err(LedgerError::Panicked.into())));
         matches!(self.outcome, Some(Ok(_)))
     }
 
@@ -56,18 +63,22 @@ impl Writer {
     pub(super) fn start(
         db: sled::Db,
         tree: sled::Tree,
-        events: broadcast::Sender<Arc<Event>>,
         retention: u64,
-    ) -> Result<Self, LedgerError> {
-        let next_sequence = match tree.get(keys::meta("sequence"))? {
-            Some(bytes) => codec::decode(b"m sequence", &bytes)?,
+    ) -> Result<(Self, Arc<Published>), LedgerError> {
+        let key = keys::meta("sequence");
+        let next_sequence: Sequence = match tree.get(&key)? {
+            Some(bytes) => codec::decode(&key, &bytes)?,
             None => 1,
         };
+        if next_sequence == 0 {
+            return Err(LedgerError::damaged(&key));
+        }
         let (queue, jobs) = mpsc::channel();
+        let published = Arc::new(Published::new(next_sequence - 1));
         let mut state = State {
             db,
             tree,
-            events,
+            published: published.clone(),
             retention,
             next_sequence,
             failed: false,
@@ -82,10 +93,11 @@ impl Writer {
             .map_err(|error| LedgerError::Backend {
                 text: error.to_string(),
             })?;
-        Ok(Self {
+        let writer = Self {
             queue: Some(queue),
             thread: Some(thread),
-        })
+        };
+        Ok((writer, published))
     }
 
     pub(super) async fn run<T, E, F>(&self, change: F) -> Result<T, E>
@@ -119,7 +131,7 @@ impl Drop for Writer {
 struct State {
     db: sled::Db,
     tree: sled::Tree,
-    events: broadcast::Sender<Arc<Event>>,
+    published: Arc<Published>,
     retention: u64,
     next_sequence: Sequence,
     failed: bool,
@@ -160,10 +172,7 @@ impl State {
         if durable.is_err() {
             self.failed = true;
         } else {
-            for event in events {
-                // No subscriber is fine.
-                let _ = self.events.send(Arc::new(event));
-            }
+            self.published.deliver(events);
         }
         for job in done {
             job.answer(durable.clone());
@@ -176,10 +185,7 @@ impl State {
         }
         let mut batch = sled::Batch::default();
         for (key, value) in staged {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
+            pieces::store(&self.tree, &mut batch, key, value)?;
         }
         let next = self.next_sequence + events.len() as u64;
         for event in events {
