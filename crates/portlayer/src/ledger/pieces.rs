@@ -42,7 +42,9 @@ pub(super) fn store(
     value: Option<Vec<u8>>,
 ) -> Result<(), LedgerError> {
     let mut written = 0;
-    let long = value.as_ref().is_some_and(|value| value.len() > PIECE_BYTES);
+    let long = value
+        .as_ref()
+        .is_some_and(|value| value.len() > PIECE_BYTES);
     if keys::may_be_long(&key) {
         let before = tree.get(&key)?.as_deref().and_then(count).unwrap_or(0);
         if let (true, Some(value)) = (long, value.as_ref()) {

@@ -129,8 +129,8 @@ impl Ledger {
         let mut intents = Vec::new();
         for entry in tree.scan_prefix(keys::intents()) {
             let (key, entry) = entry?;
-            let intent = pieces::whole(tree, &key, entry)
-                .and_then(|bytes| codec::decode::<T>(&key, &bytes));
+            let intent =
+                pieces::whole(tree, &key, entry).and_then(|bytes| codec::decode::<T>(&key, &bytes));
             intents.push((keys::id_after(&key, 1)?, intent));
         }
         Ok(intents)

@@ -90,10 +90,7 @@ mod tests {
         assert!(!db.contains_key(b"two").unwrap());
         db.remove(b"three").unwrap();
         migrate(&db, 3, STEPS).unwrap();
-        assert!(
-            !db.contains_key(b"three").unwrap(),
-            "a done step ran again"
-        );
+        assert!(!db.contains_key(b"three").unwrap(), "a done step ran again");
     }
 
     #[test]

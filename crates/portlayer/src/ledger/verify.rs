@@ -166,7 +166,10 @@ impl Ledger {
         let Some(middle) = key.iter().position(|byte| *byte == 0) else {
             return Ok(false);
         };
-        let (first, second) = (keys::id_after(&key[..middle], 1), keys::id_after(key, middle + 1));
+        let (first, second) = (
+            keys::id_after(&key[..middle], 1),
+            keys::id_after(key, middle + 1),
+        );
         let (Ok(first), Ok(second)) = (first, second) else {
             return Ok(false);
         };
@@ -175,9 +178,8 @@ impl Ledger {
             let mut missing = !configured;
             for _ in 0..LOOKS {
                 let tree = &self.shared.tree;
-                missing = missing
-                    && !tree.contains_key(keys::element(end))?
-                    && tree.contains_key(key)?;
+                missing =
+                    missing && !tree.contains_key(keys::element(end))? && tree.contains_key(key)?;
             }
             if missing {
                 report.dangling.push(Dangling {
@@ -217,7 +219,7 @@ fn follow_chain(rows: &[(sled::IVec, sled::IVec)]) -> Result<Checksum, u64> {
         let row: AuditRow = codec::decode(key, stored).map_err(|_| sequence)?;
         let trimmed_before = sequence > at + 1;
         if row.sequence != sequence
-            || keys::number(key) .ok() != Some(sequence)
+            || keys::number(key).ok() != Some(sequence)
             || row.first != first
             || (row.previous != previous && !trimmed_before)
         {
@@ -229,7 +231,11 @@ fn follow_chain(rows: &[(sled::IVec, sled::IVec)]) -> Result<Checksum, u64> {
             first = previous;
         }
     }
-    if at == last { Ok(previous) } else { Err(at + 1) }
+    if at == last {
+        Ok(previous)
+    } else {
+        Err(at + 1)
+    }
 }
 
 /// Elements that come from the configuration have no record.

@@ -77,8 +77,18 @@ async fn every_kind_of_tampering_is_found() {
     for (what, tamper) in tampers {
         let temporary = Temporary::new();
         for n in 1..=5 {
-            act(temporary.get(), "a", AuditEntry::done(Verb::Update, n, n + 1)).await;
-            act(temporary.get(), "b", AuditEntry::done(Verb::Commit, n, n + 1)).await;
+            act(
+                temporary.get(),
+                "a",
+                AuditEntry::done(Verb::Update, n, n + 1),
+            )
+            .await;
+            act(
+                temporary.get(),
+                "b",
+                AuditEntry::done(Verb::Commit, n, n + 1),
+            )
+            .await;
         }
         assert!(temporary.get().verify().unwrap().is_clean());
         let tree = &temporary.get().shared.tree;
@@ -100,7 +110,12 @@ async fn refusals_are_recorded_once_and_only_for_what_exists() {
     for _ in 0..1000 {
         act(ledger, "a", refused()).await;
     }
-    act(ledger, "a", AuditEntry::failed(Verb::Update, 1, "read-only-key")).await;
+    act(
+        ledger,
+        "a",
+        AuditEntry::failed(Verb::Update, 1, "read-only-key"),
+    )
+    .await;
     let outcomes: Vec<_> = ledger
         .audit_log(&id("a"))
         .unwrap()
