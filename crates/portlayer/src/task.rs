@@ -166,6 +166,8 @@ pub struct ImageDefaults {
     pub stop_signal: Option<i32>,
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
+    /// Paths the image wants as volumes.
+    pub volumes: Vec<String>,
 }
 
 /// One container: its isolation and the limits all its tasks share.

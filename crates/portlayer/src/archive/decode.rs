@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use super::{ArchiveError, FormatRule, Limits};
+use crate::element::{Checksum, Summing};
 
 /// How a stream is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,6 +61,7 @@ pub struct Decoder<R: Read> {
     compression: Compression,
     limits: Limits,
     out: u64,
+    summing: Option<Summing>,
 }
 
 impl<R: Read> Decoder<R> {
@@ -91,14 +93,22 @@ impl<R: Read> Decoder<R> {
         Ok(Decoder {
             kind,
             compression,
-            limits,
-            out: 0,
-        })
+            limits, out: 0, summing: None })
     }
 
     /// What the magic said.
     pub fn compression(&self) -> Compression {
         self.compression
+    }
+
+    /// From here on what is given out is summed.
+    pub fn sum(&mut self) {
+        self.summing = Some(Summing::default());
+    }
+
+    /// The sum of what was given out since [`Decoder::sum`]; that of nothing without it.
+    pub fn checksum(&self) -> Checksum {
+        self.summing.clone().unwrap_or_default().finish()
     }
 
     /// Decompressed bytes given out.
@@ -137,6 +147,9 @@ impl<R: Read> Decoder<R> {
         };
         let n = result.map_err(|e| self.failed(e))?;
         self.out += n as u64;
+        if let Some(summing) = &mut self.summing {
+            summing.update(&buf[..n]);
+        }
         if self.out > self.limits.bytes {
             return Err(ArchiveError::TooManyBytes {
                 limit: self.limits.bytes,

@@ -2,15 +2,22 @@
 
 use std::io::Read;
 
-use super::{ArchiveError, Entry, EntryKind, EntryName, Limits, Rule, TarReader, shown};
+use super::{ArchiveError, Compression, Entry, EntryKind, EntryName, Limits, Rule, TarReader, shown};
+use crate::element::Checksum;
 
 /// What a scan counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scanned {
     /// Entries.
     pub entries: u64,
     /// Bytes of all files together.
     pub file_bytes: u64,
+    /// Bytes of the decompressed archive.
+    pub bytes: u64,
+    /// Sum of the decompressed archive: a layer's diff id.
+    pub checksum: Checksum,
+    /// How the archive is compressed.
+    pub compression: Compression,
 }
 
 /// Checks one entry of an image layer: the common rules, whiteouts, overlay attributes, system directories.
@@ -92,12 +99,19 @@ pub fn scan<R: Read>(
     limits: &Limits,
     mut check: impl FnMut(&Entry) -> Result<(), ArchiveError>,
 ) -> Result<Scanned, ArchiveError> {
-    let mut tar = TarReader::new(reader, *limits)?;
-    let mut scanned = Scanned::default();
+    let mut tar = TarReader::summing(reader, *limits)?;
+    let (mut entries, mut file_bytes) = (0, 0);
     while let Some(entry) = tar.next_entry()? {
         check(&entry)?;
-        scanned.entries += 1;
-        scanned.file_bytes += entry.size;
+        entries += 1;
+        file_bytes += entry.size;
     }
-    Ok(scanned)
+    let decoder = tar.decoder();
+    Ok(Scanned {
+        entries,
+        file_bytes,
+        bytes: decoder.bytes_out(),
+        checksum: decoder.checksum(),
+        compression: decoder.compression(),
+    })
 }

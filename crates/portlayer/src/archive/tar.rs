@@ -90,6 +90,16 @@ impl<R: Read> TarReader<R> {
         })
     }
 
+    /// As [`TarReader::new`], and the decompressed archive is summed; see [`Decoder::checksum`].
+    ///
+    /// # Errors
+    /// [`ArchiveError::Read`] when the stream cannot be read.
+    pub fn summing(reader: R, limits: Limits) -> Result<TarReader<R>, ArchiveError> {
+        let mut tar = TarReader::new(reader, limits)?;
+        tar.source.sum();
+        Ok(tar)
+    }
+
     /// The decoder underneath, for its counters.
     pub fn decoder(&self) -> &Decoder<R> {
         &self.source
