@@ -1,69 +1,56 @@
-//! One connection to containerd as the stores use it: channel, namespace, snapshotter, and how its errors are read.
+//! containerd as the stores use it: client and snapshotter, and how its errors are read.
 
-use std::path::Path;
+use std::fmt;
 
-use containerd_client::tonic::metadata::{Ascii, MetadataValue};
-use containerd_client::tonic::transport::Channel;
-use containerd_client::tonic::{Code, Request, Status};
+use containerd_client::tonic::{Code, Status};
 use portlayer::store::StoreError;
 
-/// A channel to containerd with the namespace and snapshotter everything of ours lives in. Cheap to clone.
-#[derive(Debug, Clone)]
+use crate::client::Client;
+
+/// A client of containerd and the snapshotter that everything of ours lives in. Cheap to clone.
+#[derive(Clone)]
 pub struct Connection {
-    channel: Channel,
-    namespace: MetadataValue<Ascii>,
+    client: Client,
     snapshotter: String,
 }
 
 impl Connection {
-    /// Wraps a channel.
+    /// Over a client; nothing is called yet.
+    pub fn new(client: Client, snapshotter: &str) -> Connection {
+        Connection {
+            client,
+            snapshotter: snapshotter.to_owned(),
+        }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The client, with everything it makes held by a lease.
     ///
     /// # Errors
-    /// [`StoreError::Backend`] for a namespace that cannot be a header.
-    pub fn new(channel: Channel, namespace: &str, snapshotter: &str) -> Result<Connection, StoreError> {
-        let header = namespace.parse().map_err(|e| StoreError::Backend {
-            verb: "use namespace",
-            object: namespace.to_owned(),
+    /// [`StoreError::Backend`] for a name that cannot be a header.
+    pub fn leased(&self, lease: &str) -> Result<Client, StoreError> {
+        self.client.leased(lease).map_err(|e| StoreError::Backend {
+            verb: "use lease",
+            object: lease.to_owned(),
             source: Box::new(e),
-        })?;
-        Ok(Connection { channel, namespace: header, snapshotter: snapshotter.to_owned() })
-    }
-
-    /// Connects to containerd's socket.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when nobody answers.
-    pub async fn open(socket: &Path, namespace: &str, snapshotter: &str) -> Result<Connection, StoreError> {
-        let channel = containerd_client::connect(socket)
-            .await
-            .map_err(|e| StoreError::Unavailable(format!("{}: {e}", socket.display())))?;
-        Connection::new(channel, namespace, snapshotter)
-    }
-
-    /// The channel.
-    pub fn channel(&self) -> Channel {
-        self.channel.clone()
+        })
     }
 
     /// Name of the snapshotter.
     pub fn snapshotter(&self) -> &str {
         &self.snapshotter
     }
+}
 
-    /// A request in our namespace.
-    pub fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
-        request
-    }
-
-    /// A request in our namespace whose new objects belong to a lease.
-    pub fn leased<T>(&self, lease: &str, message: T) -> Request<T> {
-        let mut request = self.request(message);
-        if let Ok(value) = lease.parse() {
-            request.metadata_mut().insert("containerd-lease", value);
-        }
-        request
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("snapshotter", &self.snapshotter)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,7 +61,14 @@ pub(crate) fn failed(verb: &'static str, object: &str, status: Status) -> StoreE
     }
     // containerd 1.6 reports a full disk as Unknown, with the kernel's words only.
     if status.message().contains("no space left on device") {
-        return StoreError::InsufficientSpace { need_bytes: 0, have_bytes: 0 };
+        return StoreError::InsufficientSpace {
+            need_bytes: 0,
+            have_bytes: 0,
+        };
     }
-    StoreError::Backend { verb, object: object.to_owned(), source: Box::new(status) }
+    StoreError::Backend {
+        verb,
+        object: object.to_owned(),
+        source: Box::new(status),
+    }
 }

@@ -40,7 +40,8 @@ impl Packing {
         match self {
             Packing::Plain => Ok(bytes.to_vec()),
             Packing::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                let mut encoder =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
                 encoder.write_all(bytes)?;
                 encoder.finish()
             }
@@ -68,7 +69,12 @@ pub struct ImageBuilder {
 impl Default for ImageBuilder {
     fn default() -> ImageBuilder {
         let architecture = super::image::native_architecture();
-        ImageBuilder { layers: Vec::new(), config: serde_json::Map::new(), architecture, os: "linux" }
+        ImageBuilder {
+            layers: Vec::new(),
+            config: serde_json::Map::new(),
+            architecture,
+            os: "linux",
+        }
     }
 }
 
@@ -83,7 +89,11 @@ impl ImageBuilder {
     /// # Errors
     /// The packer's.
     pub fn layer(mut self, tar: &[u8], packing: Packing) -> io::Result<ImageBuilder> {
-        self.layers.push(Layer { diff_id: digest(tar), packing, blob: packing.pack(tar)? });
+        self.layers.push(Layer {
+            diff_id: digest(tar),
+            packing,
+            blob: packing.pack(tar)?,
+        });
         Ok(self)
     }
 
@@ -130,8 +140,15 @@ impl ImageBuilder {
             files.insert(blob_path(&sum), bytes);
             json!({ "mediaType": media_type, "digest": sum, "size": size })
         };
-        let layers: Vec<Value> = self.layers.iter().map(|l| blob(l.blob.clone(), l.packing.media_type())).collect();
-        let config = blob(self.config_json(), "application/vnd.oci.image.config.v1+json");
+        let layers: Vec<Value> = self
+            .layers
+            .iter()
+            .map(|l| blob(l.blob.clone(), l.packing.media_type()))
+            .collect();
+        let config = blob(
+            self.config_json(),
+            "application/vnd.oci.image.config.v1+json",
+        );
         let manifest_type = "application/vnd.oci.image.manifest.v1+json";
         let manifest =
             json!({ "schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": layers }).to_string();
@@ -143,7 +160,10 @@ impl ImageBuilder {
             "manifests": [descriptor],
         });
         files.insert("index.json".to_owned(), index.to_string().into_bytes());
-        files.insert("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
+        files.insert(
+            "oci-layout".to_owned(),
+            br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
+        );
         files
     }
 
@@ -165,7 +185,10 @@ impl ImageBuilder {
         }
         let manifest = json!([{ "Config": config_name, "RepoTags": null, "Layers": names }]);
         files.insert(config_name, config);
-        files.insert("manifest.json".to_owned(), manifest.to_string().into_bytes());
+        files.insert(
+            "manifest.json".to_owned(),
+            manifest.to_string().into_bytes(),
+        );
         archive_of(&files)
     }
 
@@ -220,9 +243,16 @@ fn hex_of(digest: &str) -> &str {
 /// # Errors
 /// When it cannot be run or fails.
 pub fn applets(busybox: &Path) -> io::Result<Vec<String>> {
-    let output = std::process::Command::new(busybox).arg("--list").env_clear().output()?;
+    let output = std::process::Command::new(busybox)
+        .arg("--list")
+        .env_clear()
+        .output()?;
     if !output.status.success() {
-        return Err(io::Error::other(format!("{} --list ended with {}", busybox.display(), output.status)));
+        return Err(io::Error::other(format!(
+            "{} --list ended with {}",
+            busybox.display(),
+            output.status
+        )));
     }
     let mut names: Vec<String> = String::from_utf8_lossy(&output.stdout)
         .lines()
@@ -243,12 +273,19 @@ const GROUP: &str = "root:x:0:\ndaemon:x:1:\nuser:x:1000:\nnogroup:x:65534:\nnob
 /// The root file system of the busybox image as a tar.
 pub fn busybox_tar(binary: &[u8], applets: &[String]) -> Vec<u8> {
     let mut tar = TarBuilder::new();
-    for path in ["bin", "dev", "etc", "home", "proc", "run", "sys", "usr", "usr/bin", "var"] {
+    for path in [
+        "bin", "dev", "etc", "home", "proc", "run", "sys", "usr", "usr/bin", "var",
+    ] {
         tar = tar.dir(path, 0o755);
     }
-    tar = tar.dir("root", 0o700).dir("tmp", 0o1777).dir("var/tmp", 0o1777);
+    tar = tar
+        .dir("root", 0o700)
+        .dir("tmp", 0o1777)
+        .dir("var/tmp", 0o1777);
     tar = tar.owner(1000, 1000).dir("home/user", 0o755).owner(0, 0);
-    tar = tar.file("etc/passwd", 0o644, PASSWD.as_bytes()).file("etc/group", 0o644, GROUP.as_bytes());
+    tar =
+        tar.file("etc/passwd", 0o644, PASSWD.as_bytes())
+            .file("etc/group", 0o644, GROUP.as_bytes());
     tar = tar.file("bin/busybox", 0o755, binary);
     for name in applets {
         tar = tar.symlink(&format!("bin/{name}"), "/bin/busybox");
@@ -278,14 +315,20 @@ mod tests {
     fn the_same_image_every_time() {
         let make = || {
             let tar = busybox_tar(b"not a real binary", &["sh".into(), "ls".into()]);
-            ImageBuilder::new().layer(&tar, Packing::Gzip).unwrap().config("Cmd", json!(["sh"])).oci_archive()
+            ImageBuilder::new()
+                .layer(&tar, Packing::Gzip)
+                .unwrap()
+                .config("Cmd", json!(["sh"]))
+                .oci_archive()
         };
         assert_eq!(digest(&make()), digest(&make()));
     }
 
     #[test]
     fn a_layout_names_every_blob_by_its_digest() {
-        let image = ImageBuilder::new().layer(&TarBuilder::new().finish(), Packing::Zstd).unwrap();
+        let image = ImageBuilder::new()
+            .layer(&TarBuilder::new().finish(), Packing::Zstd)
+            .unwrap();
         let layout = image.layout();
         for (path, bytes) in &layout {
             if path.starts_with("blobs/") {
@@ -294,6 +337,9 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         image.write_layout(dir.path()).unwrap();
-        assert_eq!(std::fs::read(dir.path().join("index.json")).unwrap(), layout["index.json"]);
+        assert_eq!(
+            std::fs::read(dir.path().join("index.json")).unwrap(),
+            layout["index.json"]
+        );
     }
 }

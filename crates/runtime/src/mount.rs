@@ -56,8 +56,18 @@ fn mount_one(mount: &Mount, target: &Path) -> Result<(), Errno> {
     let data = (!text.is_empty()).then_some(text.as_str());
     let bind = flags.contains(MsFlags::MS_BIND);
     // The kernel ignores every other flag of a bind mount: they need a remount.
-    let first = if bind { flags & (MsFlags::MS_BIND | MsFlags::MS_REC) } else { flags };
-    nix::mount::mount(Some(mount.source.as_str()), target, Some(mount.r#type.as_str()), first, data)?;
+    let first = if bind {
+        flags & (MsFlags::MS_BIND | MsFlags::MS_REC)
+    } else {
+        flags
+    };
+    nix::mount::mount(
+        Some(mount.source.as_str()),
+        target,
+        Some(mount.r#type.as_str()),
+        first,
+        data,
+    )?;
     if bind && flags != first {
         let flags = flags | MsFlags::MS_REMOUNT;
         nix::mount::mount(None::<&str>, target, None::<&str>, flags, None::<&str>)?;
@@ -73,16 +83,28 @@ fn mount_with_relative_lowers(
     flags: MsFlags,
     options: &[&str],
 ) -> Result<(), Errno> {
-    let lowers = options.iter().find_map(|o| o.strip_prefix("lowerdir=")).ok_or(Errno::E2BIG)?;
+    let lowers = options
+        .iter()
+        .find_map(|o| o.strip_prefix("lowerdir="))
+        .ok_or(Errno::E2BIG)?;
     let paths: Vec<&Path> = lowers.split(':').map(Path::new).collect();
     let mut shared = paths.first().and_then(|p| p.parent()).ok_or(Errno::E2BIG)?;
     while !paths.iter().all(|p| p.starts_with(shared)) {
         shared = shared.parent().ok_or(Errno::E2BIG)?;
     }
-    let relative: Vec<String> =
-        paths.iter().filter_map(|p| p.strip_prefix(shared).ok()).map(|p| p.display().to_string()).collect();
-    let rest = options.iter().filter(|o| !o.starts_with("lowerdir=")).copied();
-    let text = rest.chain([format!("lowerdir={}", relative.join(":")).as_str()]).collect::<Vec<_>>().join(",");
+    let relative: Vec<String> = paths
+        .iter()
+        .filter_map(|p| p.strip_prefix(shared).ok())
+        .map(|p| p.display().to_string())
+        .collect();
+    let rest = options
+        .iter()
+        .filter(|o| !o.starts_with("lowerdir="))
+        .copied();
+    let text = rest
+        .chain([format!("lowerdir={}", relative.join(":")).as_str()])
+        .collect::<Vec<_>>()
+        .join(",");
     if text.len() > OPTIONS_LIMIT {
         return Err(Errno::E2BIG);
     }
@@ -120,10 +142,14 @@ pub fn unmount(target: &Path) -> Result<(), StoreError> {
 /// # Errors
 /// When the kernel's list cannot be read.
 pub fn is_mounted(target: &Path) -> Result<bool, StoreError> {
-    let list = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|e| crate::image::io_failed("read mounts", Path::new("/proc/self/mountinfo"), e))?;
+    let list = fs::read_to_string("/proc/self/mountinfo").map_err(|e| {
+        crate::image::io_failed("read mounts", Path::new("/proc/self/mountinfo"), e)
+    })?;
     let want = target.as_os_str().as_bytes();
-    Ok(list.lines().filter_map(|line| line.split(' ').nth(4)).any(|path| unescaped(path) == want))
+    Ok(list
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .any(|path| unescaped(path) == want))
 }
 
 /// mountinfo writes space, tab, newline and backslash as `\ooo`.
@@ -155,7 +181,8 @@ fn unescaped(text: &str) -> Vec<u8> {
 /// # Errors
 /// The kernel's.
 pub fn available_bytes(path: &Path) -> Result<u64, StoreError> {
-    let stat = nix::sys::statvfs::statvfs(path).map_err(|e| failed("look at free space of", path, e))?;
+    let stat =
+        nix::sys::statvfs::statvfs(path).map_err(|e| failed("look at free space of", path, e))?;
     Ok(stat.blocks_available() * stat.fragment_size())
 }
 
@@ -164,7 +191,10 @@ pub fn available_bytes(path: &Path) -> Result<u64, StoreError> {
 /// # Errors
 /// The kernel's.
 pub fn private_directory(path: &Path) -> Result<(), StoreError> {
-    let result = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let result = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
     result.map_err(|e| crate::image::io_failed("make directory", path, e))
 }
 
@@ -217,8 +247,13 @@ impl Attachments {
     /// [`StoreError::InUse`] while something has the mount open; the user is gone, call again.
     pub fn detach(&self, volume: &str, user: &str) -> Result<(), StoreError> {
         let mark = self.base.join(volume).join("users").join(user);
-        ignore_missing(fs::remove_file(&mark)).map_err(|e| crate::image::io_failed("remove a user in", &mark, e))?;
-        if self.users(volume)?.is_empty() { self.release(volume) } else { Ok(()) }
+        ignore_missing(fs::remove_file(&mark))
+            .map_err(|e| crate::image::io_failed("remove a user in", &mark, e))?;
+        if self.users(volume)?.is_empty() {
+            self.release(volume)
+        } else {
+            Ok(())
+        }
     }
 
     /// Unmounts whoever uses it, and removes the directories. Idempotent.
@@ -247,7 +282,12 @@ impl Attachments {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(failed)?,
         };
-        entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()).map_err(failed)).collect()
+        entries
+            .map(|e| {
+                e.map(|e| e.file_name().to_string_lossy().into_owned())
+                    .map_err(failed)
+            })
+            .collect()
     }
 }
 
@@ -273,23 +313,31 @@ impl LoopDevice {
     pub fn attach(file: &Path) -> Result<LoopDevice, StoreError> {
         let backing = open(file, OFlag::O_RDWR).map_err(|e| failed("open", file, e))?;
         let control_path = Path::new("/dev/loop-control");
-        let control = open(control_path, OFlag::O_RDWR).map_err(|e| failed("open", control_path, e))?;
+        let control =
+            open(control_path, OFlag::O_RDWR).map_err(|e| failed("open", control_path, e))?;
         for _ in 0..64 {
-            let number = ioctl::get_free(&control).map_err(|e| failed("find a loop device with", control_path, e))?;
+            let number = ioctl::get_free(&control)
+                .map_err(|e| failed("find a loop device with", control_path, e))?;
             let path = PathBuf::from(format!("/dev/loop{number}"));
             match open(&path, OFlag::O_RDWR) {
                 // Without devtmpfs nobody makes the node of a new device.
                 Err(Errno::ENOENT) => {
                     let device = nix::sys::stat::makedev(7, u64::from(number));
                     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-                    match nix::sys::stat::mknod(&path, nix::sys::stat::SFlag::S_IFBLK, mode, device) {
+                    match nix::sys::stat::mknod(&path, nix::sys::stat::SFlag::S_IFBLK, mode, device)
+                    {
                         Ok(()) | Err(Errno::EEXIST) => {}
                         Err(errno) => return Err(failed("make", &path, errno)),
                     }
                 }
                 Err(errno) => return Err(failed("open", &path, errno)),
                 Ok(device) => match ioctl::configure(&device, backing.as_raw_fd()) {
-                    Ok(()) => return Ok(LoopDevice { path, _device: device }),
+                    Ok(()) => {
+                        return Ok(LoopDevice {
+                            path,
+                            _device: device,
+                        });
+                    }
                     // Somebody else took it in between.
                     Err(Errno::EBUSY) => {}
                     Err(errno) => return Err(failed("attach", &path, errno)),
@@ -313,7 +361,10 @@ pub(crate) fn failed(verb: &'static str, path: &Path, errno: Errno) -> StoreErro
     crate::image::io_failed(verb, path, errno.into())
 }
 
-#[allow(unsafe_code, reason = "the loop driver speaks ioctl only, and nix has no wrapper for it")]
+#[allow(
+    unsafe_code,
+    reason = "the loop driver speaks ioctl only, and nix has no wrapper for it"
+)]
 mod ioctl {
     use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -400,7 +451,12 @@ mod tests {
         let mut mounted = 0;
         for user in ["a", "b", "a"] {
             // Nothing is really mounted here, so every call asks for it.
-            attachments.attach("v", user, |_| { mounted += 1; Ok(()) }).unwrap();
+            attachments
+                .attach("v", user, |_| {
+                    mounted += 1;
+                    Ok(())
+                })
+                .unwrap();
         }
         assert_eq!(mounted, 3);
         let again = Attachments::new(dir.path());

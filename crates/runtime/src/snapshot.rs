@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 
-use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::snapshots::{
-    CommitSnapshotRequest, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-    StatSnapshotRequest, ViewSnapshotRequest,
+    CommitSnapshotRequest, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest,
+    RemoveSnapshotRequest, StatSnapshotRequest, ViewSnapshotRequest,
 };
-use containerd_client::services::v1::{AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource};
+use containerd_client::services::v1::{
+    AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource,
+};
 use containerd_client::tonic::Code;
 use containerd_client::types::Mount;
 use portlayer::store::StoreError;
 
+use crate::client::Service;
 use crate::connection::{Connection, failed};
 
 /// The label that keeps an object from containerd's garbage collection.
@@ -24,7 +26,10 @@ pub const ELEMENT: &str = "portlayer.element";
 
 /// Labels of an object that belongs to an element.
 pub fn labels(location: &str, element: &str) -> HashMap<String, String> {
-    HashMap::from([(LOCATION.to_owned(), location.to_owned()), (ELEMENT.to_owned(), element.to_owned())])
+    HashMap::from([
+        (LOCATION.to_owned(), location.to_owned()),
+        (ELEMENT.to_owned(), element.to_owned()),
+    ])
 }
 
 /// Snapshots of one connection's snapshotter.
@@ -41,8 +46,12 @@ pub enum Made {
 }
 
 impl Snapshots<'_> {
-    fn client(&self) -> SnapshotsClient<containerd_client::tonic::transport::Channel> {
-        SnapshotsClient::new(self.0.channel())
+    fn client(&self) -> SnapshotsClient<Service> {
+        self.0.client().snapshots()
+    }
+
+    fn leased(&self, lease: &str) -> Result<SnapshotsClient<Service>, StoreError> {
+        Ok(self.0.leased(lease)?.snapshots())
     }
 
     /// Makes a writable snapshot on a committed parent (`""` = empty), in a lease when given.
@@ -62,11 +71,11 @@ impl Snapshots<'_> {
             parent: parent.to_owned(),
             labels,
         };
-        let request = match lease {
-            Some(lease) => self.0.leased(lease, message),
-            None => self.0.request(message),
+        let mut client = match lease {
+            Some(lease) => self.leased(lease)?,
+            None => self.client(),
         };
-        match self.client().prepare(request).await {
+        match client.prepare(message).await {
             Ok(response) => Ok(Made::New(response.into_inner().mounts)),
             Err(status) if status.code() == Code::AlreadyExists => Ok(Made::Exists),
             Err(status) => Err(failed("prepare snapshot", key, status)),
@@ -77,15 +86,23 @@ impl Snapshots<'_> {
     ///
     /// # Errors
     /// The engine's.
-    pub async fn view(&self, lease: &str, key: &str, parent: &str) -> Result<Vec<Mount>, StoreError> {
+    pub async fn view(
+        &self,
+        lease: &str,
+        key: &str,
+        parent: &str,
+    ) -> Result<Vec<Mount>, StoreError> {
         let message = ViewSnapshotRequest {
             snapshotter: self.0.snapshotter().to_owned(),
             key: key.to_owned(),
             parent: parent.to_owned(),
             labels: HashMap::new(),
         };
-        let response = self.client().view(self.0.leased(lease, message)).await;
-        Ok(response.map_err(|status| failed("view snapshot", parent, status))?.into_inner().mounts)
+        let response = self.leased(lease)?.view(message).await;
+        Ok(response
+            .map_err(|status| failed("view snapshot", parent, status))?
+            .into_inner()
+            .mounts)
     }
 
     /// Turns a writable snapshot into a committed one. False when `name` is there already (`key` then stays).
@@ -105,7 +122,7 @@ impl Snapshots<'_> {
             key: key.to_owned(),
             labels,
         };
-        match self.client().commit(self.0.leased(lease, message)).await {
+        match self.leased(lease)?.commit(message).await {
             Ok(_) => Ok(true),
             Err(status) if status.code() == Code::AlreadyExists => Ok(false),
             Err(status) => Err(failed("commit snapshot", name, status)),
@@ -117,8 +134,11 @@ impl Snapshots<'_> {
     /// # Errors
     /// The engine's.
     pub async fn mounts(&self, key: &str) -> Result<Option<Vec<Mount>>, StoreError> {
-        let message = MountsRequest { snapshotter: self.0.snapshotter().to_owned(), key: key.to_owned() };
-        match self.client().mounts(self.0.request(message)).await {
+        let message = MountsRequest {
+            snapshotter: self.0.snapshotter().to_owned(),
+            key: key.to_owned(),
+        };
+        match self.client().mounts(message).await {
             Ok(response) => Ok(Some(response.into_inner().mounts)),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(failed("read the mounts of snapshot", key, status)),
@@ -130,8 +150,11 @@ impl Snapshots<'_> {
     /// # Errors
     /// The engine's.
     pub async fn exists(&self, key: &str) -> Result<bool, StoreError> {
-        let message = StatSnapshotRequest { snapshotter: self.0.snapshotter().to_owned(), key: key.to_owned() };
-        match self.client().stat(self.0.request(message)).await {
+        let message = StatSnapshotRequest {
+            snapshotter: self.0.snapshotter().to_owned(),
+            key: key.to_owned(),
+        };
+        match self.client().stat(message).await {
             Ok(_) => Ok(true),
             Err(status) if status.code() == Code::NotFound => Ok(false),
             Err(status) => Err(failed("look at snapshot", key, status)),
@@ -143,8 +166,11 @@ impl Snapshots<'_> {
     /// # Errors
     /// The engine's.
     pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
-        let message = RemoveSnapshotRequest { snapshotter: self.0.snapshotter().to_owned(), key: key.to_owned() };
-        match self.client().remove(self.0.request(message)).await {
+        let message = RemoveSnapshotRequest {
+            snapshotter: self.0.snapshotter().to_owned(),
+            key: key.to_owned(),
+        };
+        match self.client().remove(message).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
             Err(status) => Err(failed("remove snapshot", key, status)),
@@ -160,10 +186,16 @@ impl Snapshots<'_> {
             snapshotter: self.0.snapshotter().to_owned(),
             filters: vec![format!("labels.\"{LOCATION}\"=={location}")],
         };
-        let response = self.client().list(self.0.request(message)).await;
-        let mut stream = response.map_err(|status| failed("list snapshots of", location, status))?.into_inner();
+        let response = self.client().list(message).await;
+        let mut stream = response
+            .map_err(|status| failed("list snapshots of", location, status))?
+            .into_inner();
         let mut keys = Vec::new();
-        while let Some(page) = stream.message().await.map_err(|s| failed("list snapshots of", location, s))? {
+        while let Some(page) = stream
+            .message()
+            .await
+            .map_err(|s| failed("list snapshots of", location, s))?
+        {
             keys.extend(page.info.into_iter().map(|info| info.name));
         }
         Ok(keys)
@@ -189,17 +221,26 @@ impl Lease {
     ) -> Result<Lease, StoreError> {
         // A lease that nobody deletes is collected a day later; long, so that a clock step does not lose work.
         let expiry = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24);
-        labels.insert("containerd.io/gc.expire".to_owned(), expiry.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-        let lease = Lease { connection: connection.clone(), id: id.to_owned() };
-        let message = CreateRequest { id: id.to_owned(), labels };
-        let mut client = LeasesClient::new(connection.channel());
-        match client.create(connection.request(message.clone())).await {
+        labels.insert(
+            "containerd.io/gc.expire".to_owned(),
+            expiry.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        );
+        let lease = Lease {
+            connection: connection.clone(),
+            id: id.to_owned(),
+        };
+        let message = CreateRequest {
+            id: id.to_owned(),
+            labels,
+        };
+        let mut client = connection.client().leases();
+        match client.create(message.clone()).await {
             Ok(_) => return Ok(lease),
             Err(status) if status.code() == Code::AlreadyExists => {}
             Err(status) => return Err(failed("create lease", id, status)),
         }
         lease.delete().await?;
-        let response = client.create(connection.request(message)).await;
+        let response = client.create(message).await;
         response.map_err(|status| failed("create lease", id, status))?;
         Ok(lease)
     }
@@ -214,9 +255,21 @@ impl Lease {
     /// # Errors
     /// The engine's.
     pub async fn add(&self, kind: &str, object: &str) -> Result<(), StoreError> {
-        let resource = Resource { id: object.to_owned(), r#type: kind.to_owned() };
-        let message = AddResourceRequest { id: self.id.clone(), resource: Some(resource) };
-        match LeasesClient::new(self.connection.channel()).add_resource(self.connection.request(message)).await {
+        let resource = Resource {
+            id: object.to_owned(),
+            r#type: kind.to_owned(),
+        };
+        let message = AddResourceRequest {
+            id: self.id.clone(),
+            resource: Some(resource),
+        };
+        match self
+            .connection
+            .client()
+            .leases()
+            .add_resource(message)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => Ok(()),
             Err(status) => Err(failed("lease", object, status)),
@@ -237,8 +290,11 @@ impl Lease {
 /// # Errors
 /// The engine's.
 pub async fn delete_lease(connection: &Connection, id: &str) -> Result<(), StoreError> {
-    let message = DeleteRequest { id: id.to_owned(), sync: true };
-    match LeasesClient::new(connection.channel()).delete(connection.request(message)).await {
+    let message = DeleteRequest {
+        id: id.to_owned(),
+        sync: true,
+    };
+    match connection.client().leases().delete(message).await {
         Ok(_) => Ok(()),
         Err(status) if status.code() == Code::NotFound => Ok(()),
         Err(status) => Err(failed("delete lease", id, status)),
@@ -249,9 +305,17 @@ pub async fn delete_lease(connection: &Connection, id: &str) -> Result<(), Store
 ///
 /// # Errors
 /// The engine's.
-pub async fn leases_of_location(connection: &Connection, location: &str) -> Result<Vec<String>, StoreError> {
-    let message = ListRequest { filters: vec![format!("labels.\"{LOCATION}\"=={location}")] };
-    let response = LeasesClient::new(connection.channel()).list(connection.request(message)).await;
-    let leases = response.map_err(|status| failed("list leases of", location, status))?.into_inner().leases;
+pub async fn leases_of_location(
+    connection: &Connection,
+    location: &str,
+) -> Result<Vec<String>, StoreError> {
+    let message = ListRequest {
+        filters: vec![format!("labels.\"{LOCATION}\"=={location}")],
+    };
+    let response = connection.client().leases().list(message).await;
+    let leases = response
+        .map_err(|status| failed("list leases of", location, status))?
+        .into_inner()
+        .leases;
     Ok(leases.into_iter().map(|lease| lease.id).collect())
 }

@@ -21,7 +21,10 @@ where
 {
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     let task = tokio::spawn(write(ours));
-    Box::pin(Produced { pipe: theirs, task: Some(task) })
+    Box::pin(Produced {
+        pipe: theirs,
+        task: Some(task),
+    })
 }
 
 struct Produced {
@@ -30,14 +33,20 @@ struct Produced {
 }
 
 impl AsyncRead for Produced {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         std::task::ready!(Pin::new(&mut this.pipe).poll_read(cx, buf))?;
         if buf.filled().len() > before || buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let Some(task) = &mut this.task else { return Poll::Ready(Ok(())) };
+        let Some(task) = &mut this.task else {
+            return Poll::Ready(Ok(()));
+        };
         let result = std::task::ready!(Pin::new(task).poll(cx));
         this.task = None;
         Poll::Ready(result.map_err(io::Error::other).flatten())
@@ -65,7 +74,14 @@ mod tests {
             Err(io::Error::other("lost"))
         });
         let mut bytes = Vec::new();
-        assert_eq!(stream.read_to_end(&mut bytes).await.unwrap_err().to_string(), "lost");
+        assert_eq!(
+            stream
+                .read_to_end(&mut bytes)
+                .await
+                .unwrap_err()
+                .to_string(),
+            "lost"
+        );
         assert_eq!(bytes, b"half");
     }
 }

@@ -93,7 +93,10 @@ impl<R: Read> Decoder<R> {
         Ok(Decoder {
             kind,
             compression,
-            limits, out: 0, summing: None })
+            limits,
+            out: 0,
+            summing: None,
+        })
     }
 
     /// What the magic said.

@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use super::{ArchiveError, Compression, Entry, EntryKind, EntryName, Limits, Rule, TarReader, shown};
+use super::{
+    ArchiveError, Compression, Entry, EntryKind, EntryName, Limits, Rule, TarReader, shown,
+};
 use crate::element::Checksum;
 
 /// What a scan counted.

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portlayer::archive::{
-    ArchiveError, Compression, Decoder, EntryKind, EntryName, Limits, TarReader, check_layer_entry, scan,
+    ArchiveError, Compression, Decoder, EntryKind, EntryName, Limits, TarReader, check_layer_entry,
+    scan,
 };
 use portlayer::element::{Checksum, Summing};
 use portlayer::store::StoreError;
@@ -42,7 +43,10 @@ pub(super) struct Part {
 
 impl Part {
     pub(super) fn reader(&self) -> PartReader {
-        PartReader { part: self.clone(), at: 0 }
+        PartReader {
+            part: self.clone(),
+            at: 0,
+        }
     }
 }
 
@@ -56,7 +60,10 @@ impl Read for PartReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.part.size - self.at).unwrap_or(usize::MAX);
         let want = left.min(buf.len());
-        let n = self.part.file.read_at(&mut buf[..want], self.part.offset + self.at)?;
+        let n = self
+            .part
+            .file
+            .read_at(&mut buf[..want], self.part.offset + self.at)?;
         self.at += n as u64;
         Ok(n)
     }
@@ -77,7 +84,6 @@ pub(super) struct Image {
     pub(super) manifest: Vec<u8>,
     pub(super) manifest_type: String,
     pub(super) config: Vec<u8>,
-    pub(super) config_type: String,
     pub(super) config_digest: String,
     /// Diff ids of all layers, the parent's included.
     pub(super) diff_ids: Vec<String>,
@@ -104,11 +110,19 @@ pub(super) fn read(
     let form = detect(data, limits)?;
     let (files, part) = match form {
         Form::Layer => return layer_image(data, parent, limits),
-        Form::Archive { files, compressed: false } => (files, data.clone()),
-        Form::Archive { files, compressed: true } => (files, decompress(data, staging, limits)?),
+        Form::Archive {
+            files,
+            compressed: false,
+        } => (files, data.clone()),
+        Form::Archive {
+            files,
+            compressed: true,
+        } => (files, decompress(data, staging, limits)?),
     };
     if parent.is_some() {
-        return Err(StoreError::InvalidParent("an image archive brings all its layers; only a layer takes a parent"));
+        return Err(StoreError::InvalidParent(
+            "an image archive brings all its layers; only a layer takes a parent",
+        ));
     }
     let archive = Archive { files, part };
     if archive.files.contains_key("oci-layout") && archive.files.contains_key("index.json") {
@@ -119,7 +133,10 @@ pub(super) fn read(
 
 enum Form {
     Layer,
-    Archive { files: BTreeMap<String, FileAt>, compressed: bool },
+    Archive {
+        files: BTreeMap<String, FileAt>,
+        compressed: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -135,21 +152,34 @@ fn data_fault(source: ArchiveError) -> StoreError {
 fn layer_fault(part: &str, source: ArchiveError) -> StoreError {
     match source {
         ArchiveError::Read(error) => super::io_failed("read staged data", Path::new(part), error),
-        source => StoreError::Archive { part: part.to_owned(), source },
+        source => StoreError::Archive {
+            part: part.to_owned(),
+            source,
+        },
     }
 }
 
 /// An image archive has its marker file at the top; everything else is taken for a layer.
 fn detect(data: &Part, limits: &ImageLimits) -> Result<Form, StoreError> {
-    let scan_limits = Limits { bytes: limits.archive_bytes(), ..limits.layer };
+    let scan_limits = Limits {
+        bytes: limits.archive_bytes(),
+        ..limits.layer
+    };
     let mut tar = TarReader::new(data.reader(), scan_limits).map_err(data_fault)?;
     let mut files = BTreeMap::new();
     let mut overflow = false;
     while let Some(entry) = tar.next_entry().map_err(data_fault)? {
-        let Ok(name) = EntryName::parse(&entry.path, &limits.layer) else { continue };
-        let Some(path) = name.path().to_str().map(str::to_owned) else { continue };
+        let Ok(name) = EntryName::parse(&entry.path, &limits.layer) else {
+            continue;
+        };
+        let Some(path) = name.path().to_str().map(str::to_owned) else {
+            continue;
+        };
         let at = match entry.kind {
-            EntryKind::File => FileAt::Data { offset: entry.offset, size: entry.size },
+            EntryKind::File => FileAt::Data {
+                offset: entry.offset,
+                size: entry.size,
+            },
             EntryKind::Symlink => match String::from_utf8(entry.target) {
                 Ok(target) => FileAt::Link(target),
                 Err(_) => continue,
@@ -166,7 +196,9 @@ fn detect(data: &Part, limits: &ImageLimits) -> Result<Form, StoreError> {
     let oci = files.contains_key("oci-layout") && files.contains_key("index.json");
     // A root file system may well have a manifest.json of its own; docker's comes with the files it names.
     let docker = matches!(files.get("manifest.json"), Some(FileAt::Data { .. }))
-        && files.keys().any(|name| name.ends_with(".json") && name != "manifest.json" || name.starts_with("blobs/"));
+        && files.keys().any(|name| {
+            name.ends_with(".json") && name != "manifest.json" || name.starts_with("blobs/")
+        });
     match (oci || docker, overflow) {
         (false, _) => Ok(Form::Layer),
         (true, true) => Err(refuse("data", ImageRule::TooManyFiles)),
@@ -177,7 +209,10 @@ fn detect(data: &Part, limits: &ImageLimits) -> Result<Form, StoreError> {
 fn decompress(data: &Part, staging: &Path, limits: &ImageLimits) -> Result<Part, StoreError> {
     let failed = |e| super::io_failed("decompress data", staging, e);
     let mut file = tempfile::tempfile_in(staging).map_err(failed)?;
-    let decode_limits = Limits { bytes: limits.archive_bytes(), ..limits.layer };
+    let decode_limits = Limits {
+        bytes: limits.archive_bytes(),
+        ..limits.layer
+    };
     let mut decoder = Decoder::new(data.reader(), decode_limits).map_err(data_fault)?;
     let mut buf = vec![0u8; 256 << 10];
     loop {
@@ -187,7 +222,11 @@ fn decompress(data: &Part, staging: &Path, limits: &ImageLimits) -> Result<Part,
         }
         file.write_all(&buf[..n]).map_err(failed)?;
     }
-    Ok(Part { file: Arc::new(file), offset: 0, size: decoder.bytes_out() })
+    Ok(Part {
+        file: Arc::new(file),
+        offset: 0,
+        size: decoder.bytes_out(),
+    })
 }
 
 struct Archive {
@@ -202,14 +241,18 @@ impl Archive {
         let at = match self.files.get(name).ok_or_else(missing)? {
             FileAt::Link(target) => {
                 let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
-                self.files.get(&joined(directory, target).ok_or_else(missing)?).ok_or_else(missing)?
+                self.files
+                    .get(&joined(directory, target).ok_or_else(missing)?)
+                    .ok_or_else(missing)?
             }
             data => data,
         };
         match at {
-            FileAt::Data { offset, size } => {
-                Ok(Part { file: self.part.file.clone(), offset: self.part.offset + offset, size: *size })
-            }
+            FileAt::Data { offset, size } => Ok(Part {
+                file: self.part.file.clone(),
+                offset: self.part.offset + offset,
+                size: *size,
+            }),
             FileAt::Link(_) => Err(missing()),
         }
     }
@@ -220,7 +263,9 @@ impl Archive {
             return Err(refuse(name, ImageRule::DocumentSize(DOCUMENT_LIMIT)));
         }
         let mut bytes = Vec::new();
-        part.reader().read_to_end(&mut bytes).map_err(|e| layer_fault(name, ArchiveError::Read(e)))?;
+        part.reader()
+            .read_to_end(&mut bytes)
+            .map_err(|e| layer_fault(name, ArchiveError::Read(e)))?;
         Ok(bytes)
     }
 
@@ -301,11 +346,13 @@ fn oci_image(archive: &Archive, limits: &ImageLimits) -> Result<Image, StoreErro
         }
         checker.layer(part, Some(&descriptor.digest), Some(diff_id))?;
     }
-    let manifest_type = if descriptor.media_type.is_empty() { MANIFEST } else { &descriptor.media_type };
-    let config_type = if manifest.config.media_type.is_empty() { CONFIG } else { &manifest.config.media_type };
+    let manifest_type = if descriptor.media_type.is_empty() {
+        MANIFEST
+    } else {
+        &descriptor.media_type
+    };
     Ok(Image {
         manifest_type: manifest_type.to_owned(),
-        config_type: config_type.to_owned(),
         manifest: bytes,
         config,
         config_digest: name,
@@ -316,21 +363,30 @@ fn oci_image(archive: &Archive, limits: &ImageLimits) -> Result<Image, StoreErro
 }
 
 /// The manifest for this platform, looked for in nested indexes too.
-fn choose(archive: &Archive, name: &str, index: &[u8], depth: u32) -> Result<(Descriptor, Vec<u8>), StoreError> {
+fn choose(
+    archive: &Archive,
+    name: &str,
+    index: &[u8],
+    depth: u32,
+) -> Result<(Descriptor, Vec<u8>), StoreError> {
     if depth > 3 {
         return Err(refuse(name, ImageRule::Nesting));
     }
     let index: Index = json_of(name, index)?;
     let fits = |d: &&Descriptor| {
         // Attestations of build tools are manifests for the platform "unknown".
-        d.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == native_architecture())
+        d.platform
+            .as_ref()
+            .is_none_or(|p| p.os == "linux" && p.architecture == native_architecture())
     };
     let mut fitting: Vec<&Descriptor> = index.manifests.iter().filter(fits).collect();
     fitting.dedup_by(|a, b| a.digest == b.digest);
     match fitting.as_slice() {
         [] => {
             let other = index.manifests.first().and_then(|d| d.platform.as_ref());
-            let other = other.map_or("no image at all".to_owned(), |p| format!("{}/{}", p.os, p.architecture));
+            let other = other.map_or("no image at all".to_owned(), |p| {
+                format!("{}/{}", p.os, p.architecture)
+            });
             Err(refuse(name, ImageRule::Platform(other)))
         }
         [descriptor] => {
@@ -338,7 +394,10 @@ fn choose(archive: &Archive, name: &str, index: &[u8], depth: u32) -> Result<(De
             match descriptor.media_type.as_str() {
                 INDEX | DOCKER_INDEX => choose(archive, &descriptor.digest, &bytes, depth + 1),
                 MANIFEST | DOCKER_MANIFEST | "" => Ok(((*descriptor).clone(), bytes)),
-                other => Err(refuse(&descriptor.digest, ImageRule::MediaType(other.to_owned()))),
+                other => Err(refuse(
+                    &descriptor.digest,
+                    ImageRule::MediaType(other.to_owned()),
+                )),
             }
         }
         _ => Err(refuse(name, ImageRule::Ambiguous)),
@@ -357,7 +416,10 @@ fn layer_media_type(descriptor: &Descriptor) -> Result<(), StoreError> {
     if known.contains(&descriptor.media_type.as_str()) {
         return Ok(());
     }
-    Err(refuse(&descriptor.digest, ImageRule::MediaType(descriptor.media_type.clone())))
+    Err(refuse(
+        &descriptor.digest,
+        ImageRule::MediaType(descriptor.media_type.clone()),
+    ))
 }
 
 fn same_count(name: &str, config: usize, manifest: usize) -> Result<(), StoreError> {
@@ -383,7 +445,11 @@ fn docker_image(archive: &Archive, limits: &ImageLimits) -> Result<Image, StoreE
     let document = archive.document("manifest.json")?;
     let images: Vec<DockerImage> = json_of("manifest.json", &document)?;
     let [image] = images.as_slice() else {
-        let rule = if images.is_empty() { ImageRule::Missing } else { ImageRule::Ambiguous };
+        let rule = if images.is_empty() {
+            ImageRule::Missing
+        } else {
+            ImageRule::Ambiguous
+        };
         return Err(refuse("manifest.json", rule));
     };
     let config = archive.document(&image.config)?;
@@ -399,7 +465,11 @@ fn docker_image(archive: &Archive, limits: &ImageLimits) -> Result<Image, StoreE
 }
 
 /// A single layer, alone or on a parent: configuration and manifest are the parent's with one layer more.
-fn layer_image(data: &Part, parent: Option<&Parent>, limits: &ImageLimits) -> Result<Image, StoreError> {
+fn layer_image(
+    data: &Part,
+    parent: Option<&Parent>,
+    limits: &ImageLimits,
+) -> Result<Image, StoreError> {
     let mut checker = Checker::new(limits);
     checker.layer(data.clone(), None, None)?;
     let added = checker.layers[0].diff_id.clone();
@@ -425,11 +495,20 @@ fn layer_image(data: &Part, parent: Option<&Parent>, limits: &ImageLimits) -> Re
     }
     let bytes = config.to_string().into_bytes();
     let parsed = ImageConfig::parse("configuration", &bytes)?;
-    same_count("configuration", parsed.rootfs.diff_ids.len(), below.len() + 1)?;
+    same_count(
+        "configuration",
+        parsed.rootfs.diff_ids.len(),
+        below.len() + 1,
+    )?;
     Ok(assemble(bytes, parsed.rootfs.diff_ids, below, checker))
 }
 
-fn assemble(config: Vec<u8>, diff_ids: Vec<String>, mut layers: Vec<Value>, checker: Checker<'_>) -> Image {
+fn assemble(
+    config: Vec<u8>,
+    diff_ids: Vec<String>,
+    mut layers: Vec<Value>,
+    checker: Checker<'_>,
+) -> Image {
     for layer in &checker.layers {
         layers.push(json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.part.size }));
     }
@@ -444,7 +523,6 @@ fn assemble(config: Vec<u8>, diff_ids: Vec<String>, mut layers: Vec<Value>, chec
         manifest: manifest.to_string().into_bytes(),
         manifest_type: MANIFEST.to_owned(),
         config,
-        config_type: CONFIG.to_owned(),
         config_digest,
         diff_ids,
         layers: checker.layers,
@@ -476,17 +554,36 @@ impl<R: Read> Read for Summed<R> {
 
 impl<'a> Checker<'a> {
     fn new(limits: &'a ImageLimits) -> Checker<'a> {
-        Checker { limits, left: limits.layer.bytes, layers: Vec::new(), file_bytes: 0 }
+        Checker {
+            limits,
+            left: limits.layer.bytes,
+            layers: Vec::new(),
+            file_bytes: 0,
+        }
     }
 
-    fn layer(&mut self, part: Part, digest: Option<&str>, diff_id: Option<&str>) -> Result<(), StoreError> {
+    fn layer(
+        &mut self,
+        part: Part,
+        digest: Option<&str>,
+        diff_id: Option<&str>,
+    ) -> Result<(), StoreError> {
         let name = digest.or(diff_id).unwrap_or("data").to_owned();
-        let limits = Limits { bytes: self.left, ..self.limits.layer };
-        let mut summed = Summed { inner: part.reader(), summing: Summing::default() };
-        let scanned = scan(&mut summed, &limits, |entry| check_layer_entry(entry, &limits).map(drop));
+        let limits = Limits {
+            bytes: self.left,
+            ..self.limits.layer
+        };
+        let mut summed = Summed {
+            inner: part.reader(),
+            summing: Summing::default(),
+        };
+        let scanned = scan(&mut summed, &limits, |entry| {
+            check_layer_entry(entry, &limits).map(drop)
+        });
         let scanned = scanned.map_err(|e| layer_fault(&name, e))?;
         // The decompressor may stop before the last bytes; the digest covers them all.
-        io::copy(&mut summed, &mut io::sink()).map_err(|e| layer_fault(&name, ArchiveError::Read(e)))?;
+        io::copy(&mut summed, &mut io::sink())
+            .map_err(|e| layer_fault(&name, ArchiveError::Read(e)))?;
         let actual = summed.summing.finish().to_string();
         if digest.is_some_and(|digest| digest != actual) {
             return Err(refuse(&name, ImageRule::Digest));
@@ -503,7 +600,12 @@ impl<'a> Checker<'a> {
             Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
             Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         };
-        self.layers.push(Layer { part, digest: actual, media_type: media_type.to_owned(), diff_id: content });
+        self.layers.push(Layer {
+            part,
+            digest: actual,
+            media_type: media_type.to_owned(),
+            diff_id: content,
+        });
         Ok(())
     }
 }

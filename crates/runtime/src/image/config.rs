@@ -48,8 +48,8 @@ struct RunConfig {
 impl ImageConfig {
     /// Parses and checks the configuration of an image.
     pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<ImageConfig, StoreError> {
-        let config: ImageConfig =
-            serde_json::from_slice(bytes).map_err(|e| refuse(name, ImageRule::Json(e.to_string())))?;
+        let config: ImageConfig = serde_json::from_slice(bytes)
+            .map_err(|e| refuse(name, ImageRule::Json(e.to_string())))?;
         if config.os != "linux" || config.architecture != native_architecture() {
             let platform = format!("{}/{}", config.os, config.architecture);
             return Err(refuse(name, ImageRule::Platform(platform)));
@@ -74,7 +74,10 @@ impl ImageConfig {
         let text = |value: Option<String>| value.filter(|v| !v.is_empty());
         let stop_signal = match text(run.stop_signal) {
             None => None,
-            Some(signal) => Some(signal_number(&signal).ok_or_else(|| refuse(name, ImageRule::StopSignal(signal)))?),
+            Some(signal) => Some(
+                signal_number(&signal)
+                    .ok_or_else(|| refuse(name, ImageRule::StopSignal(signal)))?,
+            ),
         };
         Ok(ImageDefaults {
             entrypoint: run.entrypoint.unwrap_or_default(),
@@ -104,7 +107,9 @@ fn signal_number(text: &str) -> Option<i32> {
     } else if let Some(offset) = name.strip_prefix("RTMAX") {
         real_time(64, offset)?
     } else {
-        format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok()? as i32
+        format!("SIG{name}")
+            .parse::<nix::sys::signal::Signal>()
+            .ok()? as i32
     };
     (1..=64).contains(&number).then_some(number)
 }
@@ -134,7 +139,10 @@ mod tests {
         });
         let config = ImageConfig::parse("c", json.to_string().as_bytes()).unwrap();
         let defaults = config.defaults("c").unwrap();
-        assert_eq!(defaults.env, [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]);
+        assert_eq!(
+            defaults.env,
+            [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]
+        );
         assert_eq!(defaults.entrypoint, ["/init"]);
         assert_eq!(defaults.user, None);
         assert_eq!(defaults.cwd.as_deref(), Some("/w"));

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{
-    AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
+    AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
+    WriteContentRequest,
 };
 use containerd_client::tonic::{Code, Status};
 use portlayer::store::StoreError;
@@ -42,8 +42,13 @@ pub(super) async fn ingest(
     labels: HashMap<String, String>,
 ) -> Result<(), StoreError> {
     lease.add("content", digest).await?;
-    let mut client = ContentClient::new(connection.channel());
-    match client.info(connection.request(InfoRequest { digest: digest.to_owned() })).await {
+    let mut client = connection.client().content();
+    match client
+        .info(InfoRequest {
+            digest: digest.to_owned(),
+        })
+        .await
+    {
         Ok(_) => return relabel(connection, digest, labels).await,
         Err(status) if status.code() == Code::NotFound => {}
         Err(status) => return Err(failed("look at content", digest, status)),
@@ -51,7 +56,16 @@ pub(super) async fn ingest(
     // The lease's name makes the ingest ours: two puts never share one.
     let reference = format!("{}-{digest}", lease.id());
     abort(connection, &reference).await?;
-    match write(connection, lease, &reference, digest, source, labels.clone()).await {
+    match write(
+        connection,
+        lease,
+        &reference,
+        digest,
+        source,
+        labels.clone(),
+    )
+    .await
+    {
         Ok(()) => Ok(()),
         // Another put of the same blob was faster; ours may still be open.
         Err(status) if status.code() == Code::AlreadyExists => {
@@ -97,26 +111,47 @@ async fn write(
             if data.is_empty() {
                 break;
             }
-            let message = WriteContentRequest { offset, data, ..blank.clone() };
+            let message = WriteContentRequest {
+                offset,
+                data,
+                ..blank.clone()
+            };
             offset += i64::try_from(message.data.len()).unwrap_or(0);
             if sender.blocking_send(message).is_err() {
                 // The engine ended the call; its answer says why.
                 return Ok(());
             }
         }
-        let commit = WriteContentRequest { action: WriteAction::Commit.into(), offset, labels, ..blank };
+        let commit = WriteContentRequest {
+            action: WriteAction::Commit.into(),
+            offset,
+            labels,
+            ..blank
+        };
         drop(sender.blocking_send(commit));
         Ok(())
     });
-    let mut client = ContentClient::new(connection.channel());
+    // As long as it takes: the blob's size is bounded, the disk's speed is not.
+    let client = connection
+        .leased(lease.id())
+        .map_err(|e| Status::invalid_argument(e.to_string()))?;
+    let mut client = client.with_deadline(None).content();
     let result = async {
-        let request = connection.leased(lease.id(), ReceiverStream::new(receiver));
-        let mut responses = client.write(request).await?.into_inner();
+        let mut responses = client
+            .write(ReceiverStream::new(receiver))
+            .await?
+            .into_inner();
         let mut committed = false;
         while let Some(response) = responses.message().await? {
             committed |= response.action == i32::from(WriteAction::Commit);
         }
-        if committed { Ok(()) } else { Err(Status::aborted("the engine ended the write before the commit")) }
+        if committed {
+            Ok(())
+        } else {
+            Err(Status::aborted(
+                "the engine ended the write before the commit",
+            ))
+        }
     }
     .await;
     match feeder.await {
@@ -127,8 +162,10 @@ async fn write(
 }
 
 async fn abort(connection: &Connection, reference: &str) -> Result<(), StoreError> {
-    let message = AbortRequest { r#ref: reference.to_owned() };
-    match ContentClient::new(connection.channel()).abort(connection.request(message)).await {
+    let message = AbortRequest {
+        r#ref: reference.to_owned(),
+    };
+    match connection.client().content().abort(message).await {
         Ok(_) => Ok(()),
         Err(status) if status.code() == Code::NotFound => Ok(()),
         Err(status) => Err(failed("abort ingest", reference, status)),
@@ -146,18 +183,28 @@ async fn relabel(
     }
     let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
     let message = UpdateRequest {
-        info: Some(Info { digest: digest.to_owned(), labels, ..Info::default() }),
+        info: Some(Info {
+            digest: digest.to_owned(),
+            labels,
+            ..Info::default()
+        }),
         update_mask: Some(prost_types::FieldMask { paths }),
     };
-    let result = ContentClient::new(connection.channel()).update(connection.request(message)).await;
-    result.map(drop).map_err(|status| failed("label content", digest, status))
+    let result = connection.client().content().update(message).await;
+    result
+        .map(drop)
+        .map_err(|status| failed("label content", digest, status))
 }
 
 /// A whole small blob.
 pub(super) async fn read(connection: &Connection, digest: &str) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
-    let message = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
-    let response = ContentClient::new(connection.channel()).read(connection.request(message)).await;
+    let message = ReadContentRequest {
+        digest: digest.to_owned(),
+        offset: 0,
+        size: 0,
+    };
+    let response = connection.client().content().read(message).await;
     let gone = |status: Status| match status.code() {
         Code::NotFound => StoreError::Missing(digest.to_owned()),
         _ => failed("read content", digest, status),

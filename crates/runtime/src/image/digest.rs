@@ -7,7 +7,10 @@ use super::fault::{ImageRule, refuse};
 
 /// Checks the form `sha256:<64 lower-case hex digits>`.
 pub(super) fn check(document: &str, digest: &str) -> Result<Checksum, StoreError> {
-    let canonical = digest.parse::<Checksum>().ok().filter(|sum| sum.to_string() == digest);
+    let canonical = digest
+        .parse::<Checksum>()
+        .ok()
+        .filter(|sum| sum.to_string() == digest);
     canonical.ok_or_else(|| refuse(document, ImageRule::DigestFormat))
 }
 
@@ -31,10 +34,16 @@ mod tests {
 
     #[test]
     fn chain_ids_as_the_specification_says() {
-        let ids = [Checksum::of(b"a").to_string(), Checksum::of(b"b").to_string()];
+        let ids = [
+            Checksum::of(b"a").to_string(),
+            Checksum::of(b"b").to_string(),
+        ];
         let chain = chain_ids(&ids);
         assert_eq!(chain[0], ids[0]);
-        assert_eq!(chain[1], Checksum::of(format!("{} {}", ids[0], ids[1]).as_bytes()).to_string());
+        assert_eq!(
+            chain[1],
+            Checksum::of(format!("{} {}", ids[0], ids[1]).as_bytes()).to_string()
+        );
         assert!(chain_ids(&[]).is_empty());
     }
 }

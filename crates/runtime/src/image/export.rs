@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use containerd_client::services::v1::ReadContentRequest;
-use containerd_client::services::v1::content_client::ContentClient;
 use portlayer::archive::{Root, TarBuilder, write_tree};
 use portlayer::element::{DataStream, Summing};
 use portlayer::store::StoreError;
@@ -13,13 +12,16 @@ use tokio_util::io::SyncIoBridge;
 
 use super::archive::MANIFEST;
 use super::{blocking, content};
-use crate::connection::{Connection, failed};
+use crate::connection::Connection;
 use crate::mount::{mount_all, private_directory, unmount};
 use crate::snapshot::{Lease, Snapshots, labels};
 use crate::stream;
 
 /// The image as an OCI archive. A failure half-way ends the stream with an error, never with a short archive.
-pub(super) async fn oci_archive(connection: &Connection, digest: &str) -> Result<DataStream, StoreError> {
+pub(super) async fn oci_archive(
+    connection: &Connection,
+    digest: &str,
+) -> Result<DataStream, StoreError> {
     let manifest = content::read(connection, digest).await?;
     let document: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
     let mut descriptor = json!({ "mediaType": MANIFEST, "digest": digest, "size": manifest.len() });
@@ -62,8 +64,12 @@ async fn copy_blob(
     let name = format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
     let header = TarBuilder::new().raw_sized(b'0', name.as_bytes(), b"", 0o644, size, b"");
     out.write_all(&header.unfinished()).await?;
-    let message = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
-    let response = ContentClient::new(connection.channel()).read(connection.request(message)).await;
+    let message = ReadContentRequest {
+        digest: digest.to_owned(),
+        offset: 0,
+        size: 0,
+    };
+    let response = connection.client().content().read(message).await;
     let mut chunks = response.map_err(std::io::Error::other)?.into_inner();
     let mut summing = Summing::default();
     while let Some(chunk) = chunks.message().await.map_err(std::io::Error::other)? {
@@ -73,7 +79,9 @@ async fn copy_blob(
     let padding = usize::try_from(size.wrapping_neg() % 512).unwrap_or(0);
     let whole = summing.bytes() == size;
     if !whole || summing.finish().to_string() != digest {
-        return Err(std::io::Error::other(format!("stored content of {digest} is damaged")));
+        return Err(std::io::Error::other(format!(
+            "stored content of {digest} is damaged"
+        )));
     }
     out.write_all(&[0; 512][..padding]).await
 }
@@ -88,13 +96,22 @@ pub(super) async fn tree(
     let Some(snapshot) = snapshot.map(str::to_owned) else {
         return Ok(Box::pin(std::io::Cursor::new(TarBuilder::new().finish())));
     };
-    let unique = tempfile::Builder::new().prefix("export-").tempdir_in(&staging);
-    let directory = unique.map_err(|e| super::io_failed("make directory", &staging, e))?.keep();
-    let key = format!("pl-{}", directory.file_name().unwrap_or_default().to_string_lossy());
+    let unique = tempfile::Builder::new()
+        .prefix("export-")
+        .tempdir_in(&staging);
+    let directory = unique
+        .map_err(|e| super::io_failed("make directory", &staging, e))?
+        .keep();
+    let key = format!(
+        "pl-{}",
+        directory.file_name().unwrap_or_default().to_string_lossy()
+    );
     let lease = Lease::create(connection, &key, labels(location, "export")).await?;
     let target = directory.join("fs");
     let prepared = async {
-        let mounts = Snapshots(connection).view(lease.id(), &key, &snapshot).await?;
+        let mounts = Snapshots(connection)
+            .view(lease.id(), &key, &snapshot)
+            .await?;
         let target = target.clone();
         blocking("mount view", move || {
             private_directory(&target)?;
@@ -124,7 +141,12 @@ pub(super) async fn tree(
     }))
 }
 
-async fn done(lease: &Lease, connection: &Connection, key: &str, directory: PathBuf) -> Result<(), StoreError> {
+async fn done(
+    lease: &Lease,
+    connection: &Connection,
+    key: &str,
+    directory: PathBuf,
+) -> Result<(), StoreError> {
     blocking("unmount view", move || {
         unmount(&directory.join("fs"))?;
         std::fs::remove_dir_all(&directory).map_err(|e| super::io_failed("remove", &directory, e))
@@ -133,4 +155,3 @@ async fn done(lease: &Lease, connection: &Connection, key: &str, directory: Path
     Snapshots(connection).remove(key).await?;
     lease.delete().await
 }
-

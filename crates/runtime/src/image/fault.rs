@@ -68,5 +68,8 @@ pub(super) fn refuse(entry: &str, rule: ImageRule) -> StoreError {
         ImageRule::StopSignal(text) => ImageRule::StopSignal(shown(text.as_bytes())),
         other => other,
     };
-    StoreError::RefusedEntry { entry: entry.to_owned(), rule: rule.to_string() }
+    StoreError::RefusedEntry {
+        entry: entry.to_owned(),
+        rule: rule.to_string(),
+    }
 }

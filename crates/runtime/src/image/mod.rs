@@ -31,7 +31,7 @@ use portlayer::store::StoreError;
 pub use config::native_architecture;
 pub use digest::chain_ids;
 pub use fault::ImageRule;
-pub(crate) use spool::{Spooled, spool};
+pub(crate) use spool::spool;
 pub use store::{ImageStore, ImageStoreConfig};
 
 /// Record key: digest of the manifest.
@@ -53,7 +53,10 @@ pub struct ImageLimits {
 impl Default for ImageLimits {
     /// 16 GiB of data, and [`Limits::default`] for the layers.
     fn default() -> ImageLimits {
-        ImageLimits { data_bytes: 16 << 30, layer: Limits::default() }
+        ImageLimits {
+            data_bytes: 16 << 30,
+            layer: Limits::default(),
+        }
     }
 }
 
@@ -69,19 +72,28 @@ pub(crate) async fn blocking<T: Send + 'static>(
     verb: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Backend {
-        verb,
-        object: "a blocking task".to_owned(),
-        source: Box::new(e),
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| StoreError::Backend {
+            verb,
+            object: "a blocking task".to_owned(),
+            source: Box::new(e),
+        })
 }
 
 /// What a failed file operation means to a store.
 pub(crate) fn io_failed(verb: &'static str, path: &Path, error: std::io::Error) -> StoreError {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            StoreError::InsufficientSpace { need_bytes: 0, have_bytes: 0 }
+            StoreError::InsufficientSpace {
+                need_bytes: 0,
+                have_bytes: 0,
+            }
         }
-        _ => StoreError::Backend { verb, object: path.display().to_string(), source: Box::new(error) },
+        _ => StoreError::Backend {
+            verb,
+            object: path.display().to_string(),
+            source: Box::new(error),
+        },
     }
 }

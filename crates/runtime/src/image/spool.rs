@@ -30,7 +30,9 @@ pub(crate) async fn spool(
 ) -> Result<Spooled, StoreError> {
     let broken = |e: std::io::Error| super::io_failed("spool data", staging, e);
     let directory = staging.to_owned();
-    let file = super::blocking("spool data", move || tempfile::tempfile_in(directory)).await?.map_err(broken)?;
+    let file = super::blocking("spool data", move || tempfile::tempfile_in(directory))
+        .await?
+        .map_err(broken)?;
     let mut out = tokio::fs::File::from_std(file);
     let mut summing = Summing::default();
     let mut buf = vec![0u8; 256 << 10];
@@ -48,14 +50,22 @@ pub(crate) async fn spool(
         }
         out.write_all(&buf[..n]).await.map_err(broken)?;
         if let Some(progress) = progress {
-            progress(Progress::Read { bytes: summing.bytes() });
+            progress(Progress::Read {
+                bytes: summing.bytes(),
+            });
         }
     }
     out.flush().await.map_err(broken)?;
     let size = summing.bytes();
     let actual = summing.finish();
     match expected {
-        Some(expected) if expected != actual => Err(StoreError::ChecksumMismatch { expected, actual }),
-        _ => Ok(Spooled { file: Arc::new(out.into_std().await), size, checksum: actual }),
+        Some(expected) if expected != actual => {
+            Err(StoreError::ChecksumMismatch { expected, actual })
+        }
+        _ => Ok(Spooled {
+            file: Arc::new(out.into_std().await),
+            size,
+            checksum: actual,
+        }),
     }
 }
