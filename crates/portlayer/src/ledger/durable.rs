@@ -38,6 +38,12 @@ extern "C" fn sync_file_range(fd: i32, _offset: i64, _bytes: i64, _flags: u32) -
 #[used]
 static INTERPOSED: extern "C" fn(i32, i64, i64, u32) -> i32 = sync_file_range;
 
+/// Flushes that reached the disk since the program began.
+#[cfg(test)]
+pub(super) fn syncs() -> u64 {
+    SYNCS.load(Ordering::Relaxed)
+}
+
 /// Held as long as the ledger is open.
 pub(super) type Lock = Flock<File>;
 

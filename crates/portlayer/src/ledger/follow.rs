@@ -153,3 +153,106 @@ impl<P: Fn(&Event) -> bool> Follower<P> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+    use crate::ledger::testing::{Temporary, id, write};
+
+    async fn emit(ledger: &Ledger, count: u64) {
+        write(ledger, move |txn| {
+            for n in 0..count {
+                txn.emit(&id("a"), n, Change::Created);
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    async fn take(events: &mut Events, count: usize) -> Vec<Arc<Event>> {
+        let taken: Vec<_> = events.take(count).collect().await;
+        taken.into_iter().map(Result::unwrap).collect()
+    }
+
+    fn sequences(events: &[Arc<Event>]) -> Vec<Sequence> {
+        events.iter().map(|event| event.sequence).collect()
+    }
+
+    #[tokio::test]
+    async fn stored_then_live_events_come_once_each_in_order() {
+        let temporary = Temporary::new();
+        let ledger = temporary.get().clone();
+        emit(&ledger, 1000).await;
+        let mut all = ledger.subscribe(Some(1), |_| true);
+        let mut tail = ledger.subscribe(None, |_| true);
+        let writer = tokio::spawn(async move {
+            for _ in 0..500 {
+                emit(&ledger, 7).await;
+            }
+        });
+        assert_eq!(
+            sequences(&take(&mut all, 4500).await),
+            (1..=4500).collect::<Vec<_>>()
+        );
+        writer.await.unwrap();
+        assert_eq!(
+            sequences(&take(&mut tail, 3500).await),
+            (1001..=4500).collect::<Vec<_>>()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stalled_follower_goes_on_from_the_store_without_a_gap() {
+        let temporary = Temporary::new();
+        let ledger = temporary.get();
+        let mut stalled = ledger.subscribe(None, |event| event.revision.is_multiple_of(2));
+        let count = LIVE as u64 * 5;
+        emit(ledger, count).await;
+        let taken = take(&mut stalled, usize::try_from(count / 2).unwrap()).await;
+        assert_eq!(
+            sequences(&taken),
+            (1..=count).step_by(2).collect::<Vec<_>>()
+        );
+    }
+
+    #[tokio::test]
+    async fn what_retention_removed_is_one_gap_that_no_predicate_holds_back() {
+        let mut temporary = Temporary::with(|config| config.event_retention = 100);
+        emit(temporary.get(), 250).await;
+        temporary.reopen();
+        let mut events = temporary
+            .get()
+            .subscribe(Some(11), |event| event.sequence > 240);
+        let taken = take(&mut events, 11).await;
+        assert_eq!(taken[0].change, Change::Gap { from: 11, to: 150 });
+        assert_eq!(sequences(&taken[1..]), (241..=250).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_follower_ends_with_the_ledger_and_does_not_keep_it_open() {
+        let mut temporary = Temporary::new();
+        emit(temporary.get(), 3).await;
+        let mut events = temporary.get().subscribe(Some(1), |_| true);
+        assert_eq!(take(&mut events, 3).await.len(), 3);
+        temporary.reopen();
+        assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_state_and_its_sequence_belong_together() {
+        let temporary = Temporary::new();
+        let ledger = temporary.get();
+        emit(ledger, 5).await;
+        let sequence = write(ledger, |txn| {
+            txn.emit(&id("a"), 1, Change::Deleted);
+            Ok(txn.last_sequence())
+        })
+        .await;
+        assert_eq!((sequence, ledger.last_sequence()), (6, 6));
+        emit(ledger, 1).await;
+        let mut events = ledger.subscribe(Some(sequence + 1), |_| true);
+        assert_eq!(sequences(&take(&mut events, 1).await), [7]);
+    }
+}

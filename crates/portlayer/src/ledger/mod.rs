@@ -31,6 +31,8 @@ mod read;
 mod schema;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod verify;
 mod writer;
