@@ -4,6 +4,7 @@ use super::Places;
 
 /// Plugins we do not use. Each one left out makes the start faster; `cri` and the cgroup monitor would also cost on every task.
 /// (Out-of-memory kills are read from the cgroup: containerd's event for them is lossy, reference/reliability.md finding 7.)
+/// Not the runtime `io.containerd.runtime.v1.linux`, unused as it is: without any runtime of version 1, containerd 1.6 has no task service.
 const DISABLED: &[&str] = &[
     "io.containerd.grpc.v1.cri",
     "io.containerd.cri.v1.images",
@@ -13,7 +14,6 @@ const DISABLED: &[&str] = &[
     "io.containerd.internal.v1.restart",
     "io.containerd.monitor.v1.cgroups",
     "io.containerd.monitor.task.v1.cgroups",
-    "io.containerd.runtime.v1.linux",
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.blockfile",
     "io.containerd.snapshotter.v1.btrfs",

@@ -1,0 +1,214 @@
+//! `./dev bench`: the port layer beside `ctr run --rm`, `runc run` and a minimal containerd client, on one private
+//! containerd in one run, and the elements on a ledger on disk. Prints tables, ends with one line of JSON, keeps
+//! results and a picture below `target/bench`.
+//!
+//! Figures of shared machines are worth little; ratios of one run hold (performance.md 3.6).
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a program for people: its tables go to standard output"
+)]
+
+mod busybox;
+mod command;
+mod machine;
+mod report;
+mod sample;
+mod tasks;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::{Parser, ValueEnum};
+
+use report::{Group, Results, compare, svg, table};
+use tasks::{Pace, names};
+
+/// Measures the port layer side by side with what it stands on.
+#[derive(Debug, Parser)]
+#[command(name = "portlayer-bench")]
+struct Options {
+    /// A few rounds only, to see that everything works
+    #[arg(long)]
+    quick: bool,
+    /// Only this part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Rounds of each latency figure [default: 25, quick: 3]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Elements with 1,000,000 records too (takes minutes)
+    #[arg(long)]
+    large: bool,
+    /// Earlier results to compare with [default: the newest of another commit in the output directory]
+    #[arg(long)]
+    baseline: Option<PathBuf>,
+    /// Where results and picture go
+    #[arg(long, default_value = "target/bench")]
+    output: PathBuf,
+    /// Where containerd and the ledger live while measuring: a disk, not memory
+    #[arg(long, default_value = "/var/tmp")]
+    directory: PathBuf,
+}
+
+/// Parts of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// One task, start to end
+    Tasks,
+    /// Tasks per second
+    Throughput,
+    /// The ledger
+    Elements,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 25 })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    ensure!(options.rounds() > 0, "--rounds must be at least 1");
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "must be run as root: it starts a private containerd"
+    );
+    std::fs::create_dir_all(&options.output)
+        .with_context(|| format!("cannot create {}", options.output.display()))?;
+    let baseline = options.baseline.as_deref().map(compare::read).transpose()?;
+    let directory = tempfile::Builder::new()
+        .prefix("portlayer-bench-")
+        .tempdir_in(&options.directory)?;
+    let mut results = Results {
+        commit: machine::commit()?,
+        time: jiff::Timestamp::now()
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string(),
+        machine: machine::Machine::look(directory.path())?,
+        groups: Vec::new(),
+        targets: Vec::new(),
+    };
+    println!(
+        "commit {}, {}",
+        results.commit,
+        table::machine(&results.machine)
+    );
+    measure(&options, directory.path(), &mut results).await?;
+    directory.close()?;
+    results.targets = report::targets::of(&results.groups);
+    show(&options, baseline, &results)
+}
+
+/// Runs the wanted parts; each prints its tables as soon as it has them.
+async fn measure(options: &Options, directory: &Path, results: &mut Results) -> Result<()> {
+    if options.wants(Part::Tasks) || options.wants(Part::Throughput) {
+        let node = Arc::new(tasks::Node::start(directory).await?);
+        let measured = tokio::select! {
+            measured = measure_tasks(options, &node, results) => measured,
+            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        };
+        let node = Arc::into_inner(node).context("a variant still holds the node")?;
+        let stopped = node.stop().await;
+        measured?;
+        stopped.context("the node is not clean after the run")?;
+    }
+    Ok(())
+}
+
+async fn measure_tasks(
+    options: &Options,
+    node: &Arc<tasks::Node>,
+    results: &mut Results,
+) -> Result<()> {
+    let variants = tasks::variants(node).await?;
+    let mut next = 0;
+    if options.wants(Part::Tasks) {
+        for pace in [Pace::Spaced, Pace::BackToBack] {
+            let latency = tasks::latency(&variants, pace, options.rounds(), &mut next).await?;
+            for group in [latency.exit, latency.gone] {
+                println!(
+                    "{}",
+                    table::group(&group, &[names::CTR, names::RUNC, names::DIRECT])
+                );
+                results.groups.push(group);
+            }
+            println!("{}", table::group(&latency.phases, &[]));
+            results.groups.push(latency.phases);
+        }
+    }
+    if options.wants(Part::Throughput) {
+        let (widths, tasks, rounds): (&[usize], _, _) = match options.quick {
+            true => (&[1, 4], 4, 1),
+            false => (&[1, 2, 4, 8, 16], 32, 3),
+        };
+        let group = tasks::throughput(&variants, widths, tasks, rounds, &mut next).await?;
+        println!("{}", throughput_table(&group, widths));
+        results.groups.push(group);
+    }
+    Ok(())
+}
+
+/// One row per variant, one column per width, each with its multiple of `ctr`.
+fn throughput_table(group: &Group, widths: &[usize]) -> String {
+    let mut header = vec![String::new()];
+    header.extend(widths.iter().map(|width| format!("{width} at once")));
+    let mut names: Vec<&str> = Vec::new();
+    for figure in &group.figures {
+        let name = figure.name.rsplit_once(" @").map_or("", |(name, _)| name);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let cell = |name: &str, width: &usize| {
+        let value = group.median(&format!("{name} @{width}"));
+        let ctr = group.median(&format!("{} @{width}", names::CTR));
+        match (value, ctr) {
+            (Some(value), Some(ctr)) => format!("{} ({:.1}x)", report::number(value), value / ctr),
+            _ => String::new(),
+        }
+    };
+    let rows = names.iter().map(|name| {
+        let mut row = vec![(*name).to_owned()];
+        row.extend(widths.iter().map(|width| cell(name, width)));
+        row
+    });
+    let title = format!("{} (multiple of {})", group.title, names::CTR);
+    table::titled(&title, &group.note, header, rows)
+}
+
+/// Targets, comparison, files, and the line of JSON.
+fn show(options: &Options, baseline: Option<Results>, results: &Results) -> Result<()> {
+    if !results.targets.is_empty() {
+        println!("{}", table::targets(results));
+    }
+    let baseline = match baseline {
+        Some(baseline) => Some(baseline),
+        None => compare::newest_older(&options.output, &results.commit)?,
+    };
+    if let Some(baseline) = baseline {
+        println!("{}", compare::table(&baseline, results));
+    }
+    let shown = [
+        ("task_exit_spaced", Some(names::CTR)),
+        ("task_exit_back_to_back", Some(names::CTR)),
+        ("task_gone_spaced", Some(names::CTR)),
+    ];
+    let picture = options.output.join("latest.svg");
+    std::fs::write(&picture, svg::draw(results, &shown, "throughput"))?;
+    let [kept, _] = compare::write(&options.output, results)?;
+    println!(
+        "\nkept in {}, drawn in {}",
+        kept.display(),
+        picture.display()
+    );
+    println!("{}", serde_json::to_string(results)?);
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What the port layer must reach, as ratios and bounds: shown by the benchmark, asserted nowhere.
+
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use crate::tasks::names;
+
+/// What the measured groups say about the targets; a group that was not measured says nothing.
+pub(crate) fn of(groups: &[Group]) -> Vec<Target> {
+    let median = |key: &str, name: &str| {
+        let group = groups.iter().find(|group| group.key == key)?;
+        group.median(name)
+    };
+    let ratio = |key: &str, name: &str, base: &str| Some(median(key, name)? / median(key, base)?);
+    let mut targets = Vec::new();
+    for (key, pace) in [
+        ("task_exit_spaced", "spaced"),
+        ("task_exit_back_to_back", "back to back"),
+    ] {
+        let mut at_most = |what: &str, bound: f64, measured: Option<f64>| {
+            let name = format!("{what}, {pace}");
+            targets.extend(measured.map(|measured| Target::at_most(&name, bound, measured)));
+        };
+        let layer = |base: &str| ratio(key, names::LAYER, base);
+        at_most("commit to exit / direct client", 1.10, layer(names::DIRECT));
+        at_most(
+            "commit to exit / direct client, output stored",
+            1.10,
+            layer(names::DIRECT_STORED),
+        );
+        at_most("commit to exit / ctr run --rm", 1.0, layer(names::CTR));
+        let further = ratio(key, names::LAYER_FURTHER, names::CTR);
+        at_most("a further task / ctr run --rm", 1.0 / 3.0, further);
+    }
+    targets
+}
+
+/// A bound and what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) bound: Bound,
+    pub(crate) measured: f64,
+}
+
+/// Which side of the bound is good.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    pub(crate) fn sign(self) -> &'static str {
+        match self {
+            Bound::AtMost(_) => "<=",
+            Bound::AtLeast(_) => ">=",
+        }
+    }
+
+    pub(crate) fn value(self) -> f64 {
+        match self {
+            Bound::AtMost(value) | Bound::AtLeast(value) => value,
+        }
+    }
+}
+
+impl Target {
+    pub(crate) fn at_most(name: &str, bound: f64, measured: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            bound: Bound::AtMost(bound),
+            measured,
+        }
+    }
+
+    pub(crate) fn at_least(name: &str, bound: f64, measured: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            bound: Bound::AtLeast(bound),
+            measured,
+        }
+    }
+
+    pub(crate) fn met(&self) -> bool {
+        match self.bound {
+            Bound::AtMost(bound) => self.measured <= bound,
+            Bound::AtLeast(bound) => self.measured >= bound,
+        }
+    }
+}

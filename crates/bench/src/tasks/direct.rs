@@ -1,0 +1,304 @@
+//! The least a client of containerd can do for one task: no lease, no record, no recovery. What the port layer adds
+//! on top of this is its price.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
+use containerd_client::Client as Containerd;
+use containerd_client::services::v1::container::Runtime;
+use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest};
+use containerd_client::services::v1::{
+    Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
+    DeleteTaskRequest, StartRequest, WaitRequest,
+};
+use prost_types::Any;
+use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
+use tonic::metadata::{Ascii, MetadataValue};
+
+use super::{Node, Timing, Variant, names};
+use crate::busybox;
+
+const SNAPSHOTTER: &str = "overlayfs";
+const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+
+/// What becomes of the task's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// `/dev/null`.
+    Discard,
+    /// Through FIFOs into files, as the port layer stores it: the fair comparison.
+    Store,
+}
+
+/// One connection for all runs.
+pub(super) struct Client {
+    containerd: Containerd,
+    namespace: MetadataValue<Ascii>,
+    parent: String,
+    spec: serde_json::Value,
+    node: Arc<Node>,
+    directory: PathBuf,
+    output: Output,
+}
+
+impl Client {
+    pub(super) async fn connect(node: &Arc<Node>, output: Output) -> Result<Self> {
+        let directory = node.directory().join(match output {
+            Output::Discard => "direct",
+            Output::Store => "direct-stored",
+        });
+        tokio::fs::create_dir(&directory).await?;
+        Ok(Self {
+            containerd: Containerd::from_path(node.socket()).await?,
+            namespace: node.namespace().parse()?,
+            parent: node.busybox().diff_id(),
+            spec: busybox::spec(&directory, "")?,
+            node: node.clone(),
+            directory,
+            output,
+        })
+    }
+
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", self.namespace.clone());
+        request
+    }
+
+    fn id(&self, run: u64) -> String {
+        match self.output {
+            Output::Discard => format!("direct-{run}"),
+            Output::Store => format!("stored-{run}"),
+        }
+    }
+
+    fn container(&self, id: &str) -> Result<Container> {
+        let mut spec = self.spec.clone();
+        spec["linux"]["cgroupsPath"] = serde_json::json!(self.node.cgroup(id));
+        Ok(Container {
+            id: id.to_owned(),
+            image: busybox::REFERENCE.to_owned(),
+            runtime: Some(Runtime {
+                name: "io.containerd.runc.v2".to_owned(),
+                options: None,
+            }),
+            spec: Some(Any {
+                type_url: SPEC_TYPE.to_owned(),
+                value: serde_json::to_vec(&spec)?,
+            }),
+            snapshotter: SNAPSHOTTER.to_owned(),
+            snapshot_key: id.to_owned(),
+            ..Container::default()
+        })
+    }
+}
+
+#[async_trait]
+impl Variant for Client {
+    fn name(&self) -> &'static str {
+        match self.output {
+            Output::Discard => names::DIRECT,
+            Output::Store => names::DIRECT_STORED,
+        }
+    }
+
+    async fn run(&self, run: u64) -> Result<Timing> {
+        let id = self.id(run);
+        let container = self.container(&id)?;
+        let mut clock = Clock::start();
+
+        // The container refers to its snapshot, but only from its creation on: until then the label keeps the
+        // garbage collector away (reliability.md, finding 2).
+        let prepare = PrepareSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: id.clone(),
+            parent: self.parent.clone(),
+            labels: [("containerd.io/gc.root".to_owned(), "bench".to_owned())].into(),
+        };
+        let rootfs = self
+            .containerd
+            .snapshots()
+            .prepare(self.request(prepare))
+            .await?;
+        let rootfs = rootfs.into_inner().mounts;
+        clock.phase("snapshot prepare");
+
+        let create = CreateContainerRequest {
+            container: Some(container),
+        };
+        self.containerd
+            .containers()
+            .create(self.request(create))
+            .await?;
+        clock.phase("container create");
+
+        let streams = match self.output {
+            Output::Discard => None,
+            Output::Store => Some(Streams::open(&self.directory.join(&id))?),
+        };
+        let path = |name| match &streams {
+            Some(streams) => streams.path(name),
+            None => String::new(),
+        };
+        let create = CreateTaskRequest {
+            container_id: id.clone(),
+            rootfs,
+            stdout: path("stdout"),
+            stderr: path("stderr"),
+            ..CreateTaskRequest::default()
+        };
+        self.containerd.tasks().create(self.request(create)).await?;
+        let copies = streams.map(Streams::copy);
+        clock.phase("task create");
+
+        // Asked before the start, as every careful client does: no exit can be missed.
+        let wait = self.request(WaitRequest {
+            container_id: id.clone(),
+            exec_id: String::new(),
+        });
+        let mut tasks = self.containerd.tasks();
+        let wait = tokio::spawn(async move { tasks.wait(wait).await });
+        let start = StartRequest {
+            container_id: id.clone(),
+            exec_id: String::new(),
+        };
+        self.containerd.tasks().start(self.request(start)).await?;
+        clock.phase("task start");
+
+        let exit = wait.await??.into_inner();
+        ensure!(
+            exit.exit_status == 0,
+            "{id} ended with {}",
+            exit.exit_status
+        );
+        clock.phase("task wait");
+
+        if let Some(copies) = copies {
+            copies.finish().await?;
+            clock.phase("output stored");
+        }
+        let exit = clock.elapsed();
+        let delete = DeleteTaskRequest {
+            container_id: id.clone(),
+        };
+        self.containerd.tasks().delete(self.request(delete)).await?;
+        clock.phase("task delete");
+
+        let delete = DeleteContainerRequest { id: id.clone() };
+        self.containerd
+            .containers()
+            .delete(self.request(delete))
+            .await?;
+        clock.phase("container delete");
+
+        let remove = RemoveSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: id.clone(),
+        };
+        self.containerd
+            .snapshots()
+            .remove(self.request(remove))
+            .await?;
+        clock.phase("snapshot remove");
+        Ok(Timing {
+            exit: Some(exit),
+            gone: clock.elapsed(),
+            phases: clock.phases,
+        })
+    }
+
+    async fn after(&self, run: u64) -> Result<()> {
+        if self.output == Output::Store {
+            tokio::fs::remove_dir_all(self.directory.join(self.id(run))).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The FIFOs of one task, open for reading.
+struct Streams {
+    directory: PathBuf,
+    readers: Vec<(&'static str, pipe::Receiver)>,
+}
+
+/// Copies in flight, one per stream.
+struct Copies(Vec<JoinHandle<std::io::Result<u64>>>);
+
+impl Streams {
+    /// Makes them in a fresh directory. Open before the task is created: the shim waits for a reader
+    /// (reliability.md, finding 4).
+    fn open(directory: &Path) -> Result<Self> {
+        std::fs::create_dir(directory)?;
+        let mut readers = Vec::new();
+        for name in ["stdout", "stderr"] {
+            let path = directory.join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU)
+                .with_context(|| format!("mkfifo {}", path.display()))?;
+            readers.push((name, pipe::OpenOptions::new().open_receiver(&path)?));
+        }
+        Ok(Self {
+            directory: directory.to_owned(),
+            readers,
+        })
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    /// Copies until the shim closes its ends; it has them open once the task is created.
+    fn copy(self) -> Copies {
+        let directory = self.directory;
+        let copy = |(name, mut reader): (&str, pipe::Receiver)| {
+            let path = directory.join(format!("{name}.log"));
+            tokio::spawn(async move {
+                let mut file = tokio::fs::File::create(path).await?;
+                tokio::io::copy(&mut reader, &mut file).await
+            })
+        };
+        Copies(self.readers.into_iter().map(copy).collect())
+    }
+}
+
+impl Copies {
+    async fn finish(self) -> Result<()> {
+        for copy in self.0 {
+            copy.await??;
+        }
+        Ok(())
+    }
+}
+
+/// Splits a run into phases.
+struct Clock {
+    start: Instant,
+    last: Instant,
+    phases: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self {
+            start: now,
+            last: now,
+            phases: Vec::new(),
+        }
+    }
+
+    fn phase(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.phases.push((name, now - self.last));
+        self.last = now;
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+}

@@ -1,0 +1,92 @@
+//! One task from start to end, by different means: each means is a [`Variant`].
+
+mod ctr;
+mod direct;
+mod latency;
+mod node;
+mod runc;
+mod throughput;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+pub(crate) use latency::{Pace, latency};
+pub(crate) use node::Node;
+pub(crate) use throughput::throughput;
+
+use crate::report::Unit;
+
+/// What one run took.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Timing {
+    /// From the call to the exit status in the caller's hands; `None` when the means cannot tell the exit from the
+    /// end of its own cleaning up.
+    pub(crate) exit: Option<Duration>,
+    /// From the call until nothing of the task is left.
+    pub(crate) gone: Duration,
+    /// The parts, in order, for means that can tell them apart.
+    pub(crate) phases: Vec<(&'static str, Duration)>,
+}
+
+impl Timing {
+    /// Of a means that returns when all is done.
+    fn to_the_end(start: Instant) -> Self {
+        Self {
+            gone: start.elapsed(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A means of running `true` once. Runs with different numbers may overlap.
+#[async_trait]
+pub(crate) trait Variant: Send + Sync {
+    /// Name in tables and in JSON; never changes, so that runs can be compared.
+    fn name(&self) -> &'static str;
+
+    /// What has to be there before the clock starts.
+    async fn before(&self, _run: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// The measured run. Errors: anything but exit status 0.
+    async fn run(&self, run: u64) -> Result<Timing>;
+
+    /// Removes what [`Variant::before`] made.
+    async fn after(&self, _run: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether it starts a container of its own each time; the others run in one that is there.
+    fn starts_container(&self) -> bool {
+        true
+    }
+}
+
+/// The unit of all task times.
+pub(crate) const UNIT: Unit = Unit::Millis;
+
+/// Every means, ready to run; the first is what the others are compared with.
+pub(crate) async fn variants(node: &Arc<Node>) -> Result<Vec<Box<dyn Variant>>> {
+    Ok(vec![
+        Box::new(ctr::Run::new(node)),
+        Box::new(runc::Run::new(node)?),
+        Box::new(direct::Client::connect(node, direct::Output::Discard).await?),
+        Box::new(direct::Client::connect(node, direct::Output::Store).await?),
+        Box::new(ctr::Exec::start(node).await?),
+    ])
+}
+
+/// Names other parts of the benchmark look figures up by.
+pub(crate) mod names {
+    pub(crate) const CTR: &str = "ctr run --rm";
+    pub(crate) const RUNC: &str = "runc run";
+    pub(crate) const DIRECT: &str = "direct client";
+    pub(crate) const DIRECT_STORED: &str = "direct client, output stored";
+    pub(crate) const LAYER: &str = "portlayer";
+    pub(crate) const LAYER_FURTHER: &str = "portlayer, a further task";
+    pub(crate) const CTR_EXEC: &str = "ctr task exec";
+}
