@@ -6,6 +6,7 @@ pub mod compose;
 pub mod element;
 pub mod error;
 pub mod event;
+pub mod filter;
 pub mod ledger;
 mod port_layer;
 pub mod runtime;
