@@ -3,7 +3,11 @@
 //! A caller matches on the variant to act and on [`ErrorKind`] to decide how to go on. Texts are for people: lower
 //! case, no full stop, naming the element; the cause is in `source`.
 
-use thiserror::Error;
+mod any;
+mod class;
+
+pub use any::Error;
+pub use class::{Class, Classify};
 
 use crate::element::{Checksum, ChecksumError, ElementId, EntryError, IdError, Kind, State};
 use crate::ledger::LedgerError;
@@ -39,8 +43,55 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// Every class.
+    pub const ALL: [ErrorKind; 12] = [
+        ErrorKind::NotFound,
+        ErrorKind::AlreadyExists,
+        ErrorKind::InvalidArgument,
+        ErrorKind::FailedPrecondition,
+        ErrorKind::Aborted,
+        ErrorKind::PermissionDenied,
+        ErrorKind::ResourceExhausted,
+        ErrorKind::Unavailable,
+        ErrorKind::Unimplemented,
+        ErrorKind::DeadlineExceeded,
+        ErrorKind::DataLoss,
+        ErrorKind::Internal,
+    ];
+
+    /// The name in snake case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::NotFound => "not_found",
+            ErrorKind::AlreadyExists => "already_exists",
+            ErrorKind::InvalidArgument => "invalid_argument",
+            ErrorKind::FailedPrecondition => "failed_precondition",
+            ErrorKind::Aborted => "aborted",
+            ErrorKind::PermissionDenied => "permission_denied",
+            ErrorKind::ResourceExhausted => "resource_exhausted",
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Unimplemented => "unimplemented",
+            ErrorKind::DeadlineExceeded => "deadline_exceeded",
+            ErrorKind::DataLoss => "data_loss",
+            ErrorKind::Internal => "internal",
+        }
+    }
+
+    /// Whether the same call may succeed later without anyone changing its arguments.
+    pub const fn retryable(self) -> bool {
+        matches!(
+            self,
+            ErrorKind::Aborted
+                | ErrorKind::ResourceExhausted
+                | ErrorKind::Unavailable
+                | ErrorKind::DeadlineExceeded
+        )
+    }
+}
+
 /// A location that cannot be used for what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
     /// No location of this name is configured.
     #[error("unknown location {location:?} of {id}")]
@@ -83,7 +134,7 @@ pub enum LocationError {
 }
 
 /// Create refused.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The location cannot be used.
     #[error(transparent)]
@@ -188,7 +239,7 @@ pub enum CreateError {
 }
 
 /// Read, list, export or events refused.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The location cannot be used.
     #[error(transparent)]
@@ -237,7 +288,7 @@ pub enum ReadError {
 }
 
 /// Update refused; nothing changed.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
     /// The location cannot be used or forbids updates.
     #[error(transparent)]
@@ -310,7 +361,7 @@ pub enum UpdateError {
 }
 
 /// Delete refused; nothing changed.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum DeleteError {
     /// The location cannot be used or forbids deletes.
     #[error(transparent)]
@@ -373,7 +424,7 @@ pub enum DeleteError {
 }
 
 /// Bad text where an id or checksum was expected, before any operation.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// Not an id.
     #[error(transparent)]

@@ -14,4 +14,5 @@ pub mod store;
 pub mod task;
 pub mod time;
 
+pub use error::{Error, ErrorKind};
 pub use port_layer::{Config, OpenError, Operation, PortLayer};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
@@ -13,6 +14,7 @@ use crate::error::LocationError;
 use crate::ledger::{Ledger, LedgerConfig, LedgerError};
 use crate::runtime::Runtime;
 use crate::store::Location;
+use crate::time::Timestamp;
 
 /// How to open a port layer.
 pub struct Config {
@@ -96,6 +98,17 @@ impl PortLayer {
         Self {
             shared: self.shared.clone(),
             actor: actor.into(),
+        }
+    }
+
+    /// A new operation of this clone's actor, for the audit rows of one call.
+    pub(crate) fn operation(&self) -> Operation {
+        // Time tells starts of the program apart, the count the calls of one.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Operation {
+            id: format!("{:x}-{count:x}", Timestamp::now().as_nanos()),
+            actor: self.actor.to_string(),
         }
     }
 

@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use super::{Body, ElementId, ImageBody, Kind, LogBody, Metadata, NetworkBody, Record, State};
 use crate::PortLayer;
 use crate::event::Change;
-use crate::ledger::LedgerError;
+use crate::ledger::{AuditEntry, LedgerError, Verb};
 use crate::store::{Location, Policy};
 
 /// The empty image; as a root file system it is read-only.
 pub(crate) const SCRATCH: &str = "image://builtin/scratch";
-const NO_NETWORK: &str = "network://node/none";
-const HOST_NETWORK: &str = "network://node/host";
+/// A fresh network name space with only a loopback; the default.
+pub(crate) const NO_NETWORK: &str = "network://node/none";
+/// The host's own network name space.
+pub(crate) const HOST_NETWORK: &str = "network://node/host";
 const FILE_LOG: &str = "log://node/file";
 
 const LOCATIONS: [&str; 2] = ["builtin", "node"];
@@ -54,9 +56,10 @@ fn bodies() -> [(&'static str, Body); 4] {
 impl PortLayer {
     /// Makes the built-in elements that are not there yet. Idempotent.
     pub(crate) async fn add_built_in(&self) -> Result<(), LedgerError> {
+        let by = self.operation();
         self.shared
             .ledger
-            .write(|txn| {
+            .write(move |txn| {
                 for (text, body) in bodies() {
                     let id: ElementId = text
                         .parse()
@@ -80,6 +83,7 @@ impl PortLayer {
                         state: State::Ready,
                         body,
                     })?;
+                    txn.audit(&by, &id, AuditEntry::done(Verb::Create, 0, 1))?;
                     txn.emit(&id, 1, Change::Created);
                 }
                 Ok(())

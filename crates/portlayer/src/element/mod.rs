@@ -22,7 +22,8 @@ pub use metadata::{EntryError, EntryRule, Metadata, Patch};
 pub use record::{
     Body, ExecutorBody, ImageBody, LogBody, NetworkBody, Record, StoreKeys, TaskBody, VolumeBody,
 };
-pub use service::Updated;
+pub(crate) use service::fields;
+pub use service::{DEFAULT_PAGE, Keys, ListQuery, MAX_PAGE, Page, Projection, ReadData, Updated};
 
 use crate::task::{ExecutorSpec, TaskSpec};
 use crate::time::Timestamp;

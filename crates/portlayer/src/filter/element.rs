@@ -118,7 +118,11 @@ fn values<'a>(
     let record = element.record;
     let text = |text: String| vec![Cow::Owned(text.into_bytes())];
     let borrowed = |text: &'a str| vec![Cow::Borrowed(text.as_bytes())];
-    let id = |id: &'a Option<ElementId>| id.iter().map(|id| Cow::Borrowed(id.as_str().as_bytes())).collect();
+    let id = |id: &'a Option<ElementId>| {
+        id.iter()
+            .map(|id| Cow::Borrowed(id.as_str().as_bytes()))
+            .collect()
+    };
     let owned = |ids: Vec<ElementId>| {
         ids.iter()
             .map(|id| Cow::Owned(id.as_str().as_bytes().to_vec()))
@@ -136,24 +140,29 @@ fn values<'a>(
         ElementField::Owner => id(&record.owner),
         ElementField::Ancestor => owned(ancestors(record, relations)),
         ElementField::State => borrowed(element.state.as_str()),
-        ElementField::Checksum => {
-            record.checksum.map(|sum| Cow::Owned(sum.to_string().into_bytes())).into_iter().collect()
-        }
+        ElementField::Checksum => record
+            .checksum
+            .map(|sum| Cow::Owned(sum.to_string().into_bytes()))
+            .into_iter()
+            .collect(),
         ElementField::Hidden => text(record.hidden.to_string()),
         ElementField::Revision => text(record.revision.to_string()),
         ElementField::Size => text(record.size.to_string()),
         ElementField::Created => text(record.created.to_string()),
         ElementField::Modified => text(record.modified.to_string()),
         ElementField::Uses => match &record.body {
-            Body::Executor(executor) => owned(executor.composition.joined.keys().cloned().collect()),
+            Body::Executor(executor) => {
+                owned(executor.composition.joined.keys().cloned().collect())
+            }
             _ => owned(relations.users(&record.id)),
         },
         ElementField::UsedBy => owned(relations.users(&record.id)),
         ElementField::Ro(name) => key(&record.ro, name).into_iter().collect(),
         ElementField::Rw(name) => key(&record.rw, name).into_iter().collect(),
-        ElementField::Label(name) => {
-            key(&record.ro, name).into_iter().chain(key(&record.rw, name)).collect()
-        }
+        ElementField::Label(name) => key(&record.ro, name)
+            .into_iter()
+            .chain(key(&record.rw, name))
+            .collect(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The fields of events.
 
 use super::{EventFilter, Field};
-use crate::event::{Change, Event};
 use crate::element::Kind;
+use crate::event::{Change, Event};
 
 /// A field of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,12 @@ fn values(field: EventField, event: &Event) -> Vec<String> {
                 .map(str::to_owned)
                 .collect()
         }
-        EventField::Executor => event.change.executor().map(ToString::to_string).into_iter().collect(),
+        EventField::Executor => event
+            .change
+            .executor()
+            .map(ToString::to_string)
+            .into_iter()
+            .collect(),
         EventField::Sequence => vec![event.sequence.to_string()],
         EventField::Revision => vec![event.revision.to_string()],
         EventField::Reconciled => vec![event.reconciled.to_string()],
@@ -92,7 +97,9 @@ fn values(field: EventField, event: &Event) -> Vec<String> {
             _ => Vec::new(),
         },
         EventField::Reason => match &event.change {
-            Change::Unbound { exit: Some(exit), .. } => vec![exit.reason.as_str().to_owned()],
+            Change::Unbound {
+                exit: Some(exit), ..
+            } => vec![exit.reason.as_str().to_owned()],
             _ => Vec::new(),
         },
     }

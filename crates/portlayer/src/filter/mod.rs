@@ -105,7 +105,10 @@ impl<F: Field> Filter<F> {
         let mut alternatives = Vec::with_capacity(filters.len());
         for (at, text) in filters.iter().enumerate() {
             let parsed = conditions(text.as_ref());
-            alternatives.push(parsed.map_err(|error| FilterError { filter: at, ..error })?);
+            alternatives.push(parsed.map_err(|error| FilterError {
+                filter: at,
+                ..error
+            })?);
         }
         Ok(Self { alternatives })
     }
@@ -113,10 +116,10 @@ impl<F: Field> Filter<F> {
     /// Whether the thing whose fields `values` gives is selected.
     pub fn selects<V: AsRef<[u8]>>(&self, values: impl Fn(&F) -> Vec<V>) -> bool {
         self.alternatives.is_empty()
-            || self
-                .alternatives
-                .iter()
-                .any(|all| all.iter().all(|condition| condition.test.holds(&values(&condition.field))))
+            || self.alternatives.iter().any(|all| {
+                all.iter()
+                    .all(|condition| condition.test.holds(&values(&condition.field)))
+            })
     }
 
     pub(crate) fn alternatives(&self) -> &[Vec<Condition<F>>] {
@@ -126,7 +129,10 @@ impl<F: Field> Filter<F> {
 
 fn conditions<F: Field>(text: &str) -> Result<Vec<Condition<F>>, FilterError> {
     if text.len() > MAX_FILTER_BYTES {
-        return Err(FilterError::new(MAX_FILTER_BYTES, "longer than 65536 bytes"));
+        return Err(FilterError::new(
+            MAX_FILTER_BYTES,
+            "longer than 65536 bytes",
+        ));
     }
     let mut conditions = Vec::new();
     for selector in parser::parse(text)? {
@@ -166,12 +172,16 @@ impl Compiled {
             Compiled::Equal(wanted) => values.any(|value| value == wanted),
             Compiled::NotEqual(wanted) => {
                 let mut absent = true;
-                let differ = values.inspect(|_| absent = false).all(|value| value != wanted);
+                let differ = values
+                    .inspect(|_| absent = false)
+                    .all(|value| value != wanted);
                 if absent { !wanted.is_empty() } else { differ }
             }
             Compiled::Matches(regex) => {
                 let mut absent = true;
-                let found = values.inspect(|_| absent = false).any(|value| regex.is_match(value));
+                let found = values
+                    .inspect(|_| absent = false)
+                    .any(|value| regex.is_match(value));
                 if absent { regex.is_match(b"") } else { found }
             }
         }

@@ -69,7 +69,10 @@ fn selector(scanner: &mut Scanner<'_>) -> Result<Selector, FilterError> {
     }
     let (operator_at, token) = scanner.scan()?;
     let Token::Operator(operator) = token else {
-        return Err(FilterError::new(operator_at, "expected an operator (==, !=, ~=)"));
+        return Err(FilterError::new(
+            operator_at,
+            "expected an operator (==, !=, ~=)",
+        ));
     };
     let (value_at, value) = value(scanner, operator == "~=")?;
     let test = match operator {

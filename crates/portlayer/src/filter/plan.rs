@@ -1,6 +1,6 @@
 //! Where to look for what a filter can select, so that a list by id, parent or use does not read every record.
 
-use super::{Compiled, Condition, ElementFilter, ElementField};
+use super::{Compiled, Condition, ElementField, ElementFilter};
 use crate::element::{ElementId, Kind};
 
 /// A set of records that holds everything one alternative of a filter can select.
@@ -35,8 +35,12 @@ pub(crate) fn plan(filter: &ElementFilter) -> Vec<Scan> {
         .collect();
     // A prefix within another, and an id within a prefix, are read already.
     scans.retain(|scan| match scan {
-        Scan::Prefix(text) => !prefixes.iter().any(|prefix| prefix != text && text.starts_with(prefix.as_str())),
-        Scan::One(id) => !prefixes.iter().any(|prefix| id.as_str().starts_with(prefix.as_str())),
+        Scan::Prefix(text) => !prefixes
+            .iter()
+            .any(|prefix| prefix != text && text.starts_with(prefix.as_str())),
+        Scan::One(id) => !prefixes
+            .iter()
+            .any(|prefix| id.as_str().starts_with(prefix.as_str())),
         _ => true,
     });
     scans
@@ -73,7 +77,9 @@ fn narrowest(all: &[Condition<ElementField>]) -> Vec<Scan> {
         None => {}
     }
     let id_prefix = all.iter().find_map(|condition| match &condition.test {
-        Compiled::Matches(regex) if condition.field == ElementField::Id => literal_prefix(regex.as_str()),
+        Compiled::Matches(regex) if condition.field == ElementField::Id => {
+            literal_prefix(regex.as_str())
+        }
         _ => None,
     });
     if let Some(prefix) = id_prefix {
@@ -105,7 +111,10 @@ fn literal_prefix(pattern: &str) -> Option<String> {
     if rest.contains('|') {
         return None;
     }
-    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '_' | '-' | '@' | '~')))
+    let end = rest
+        .find(|c: char| {
+            !(c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '_' | '-' | '@' | '~'))
+        })
         .unwrap_or(rest.len());
     let mut literal = &rest[..end];
     if rest[end..].starts_with(['*', '?', '{', '+']) {

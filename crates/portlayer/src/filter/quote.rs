@@ -28,7 +28,9 @@ pub(super) fn unquote(literal: &str, at: usize) -> Result<Vec<u8>, FilterError> 
             't' => b'\t',
             'v' => 0x0b,
             '\\' => b'\\',
-            'x' => number(&mut chars, 2, 16).and_then(|n| u8::try_from(n).ok()).ok_or_else(bad)?,
+            'x' => number(&mut chars, 2, 16)
+                .and_then(|n| u8::try_from(n).ok())
+                .ok_or_else(bad)?,
             '0'..='7' => {
                 let first = escape.to_digit(8).ok_or_else(bad)?;
                 let rest = number(&mut chars, 2, 8).ok_or_else(bad)?;
@@ -36,7 +38,9 @@ pub(super) fn unquote(literal: &str, at: usize) -> Result<Vec<u8>, FilterError> 
             }
             'u' | 'U' => {
                 let digits = if escape == 'u' { 4 } else { 8 };
-                let c = number(&mut chars, digits, 16).and_then(char::from_u32).ok_or_else(bad)?;
+                let c = number(&mut chars, digits, 16)
+                    .and_then(char::from_u32)
+                    .ok_or_else(bad)?;
                 bytes.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
                 continue;
             }

@@ -9,7 +9,7 @@ use crate::element::in_flight::Pin;
 use crate::element::{Body, Descriptor, ElementId, Kind, Metadata, NewElement, Record};
 use crate::error::CreateError;
 use crate::event::Change;
-use crate::ledger::{Index, LedgerError, Txn};
+use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb as AuditVerb};
 use crate::store::ProgressSink;
 
 impl PortLayer {
@@ -115,6 +115,7 @@ impl PortLayer {
     }
 
     async fn record_new(&self, new: NewRecord) -> Result<Record, Refused<CreateError>> {
+        let by = self.operation();
         self.shared
             .ledger
             .write(move |txn| {
@@ -160,6 +161,8 @@ impl PortLayer {
                 if let Some(definition) = made.definition {
                     txn.put_data(&record.id, definition);
                 }
+                let row = AuditEntry::done(AuditVerb::Create, 0, record.revision);
+                txn.audit(&by, &record.id, row.checksum(record.checksum))?;
                 txn.emit(&record.id, record.revision, Change::Created);
                 if let Some(parent) = &record.parent
                     && let Some(parent) = txn.get(parent)?

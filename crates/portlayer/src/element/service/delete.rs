@@ -2,11 +2,11 @@
 
 use super::make::store_keys;
 use super::{Refused, Verb, builtin};
-use crate::PortLayer;
 use crate::element::{Body, ElementId, Kind, Record, State};
-use crate::error::DeleteError;
+use crate::error::{Classify, DeleteError};
 use crate::event::Change;
-use crate::ledger::{Index, LedgerError, Txn};
+use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb as AuditVerb};
+use crate::{Operation, PortLayer};
 
 impl PortLayer {
     /// Deletes an element, its bytes, and the tasks stored with it. Not idempotent: what is gone is `NotFound`.
@@ -37,16 +37,35 @@ impl PortLayer {
         }
         let location = self.usable_location(id, Verb::Delete)?.clone();
         // Held until the bytes are gone, so that a create of the same id cannot meet them.
+        let operation = self.operation();
         let held = self.shared.in_flight.exclusive_unpinned(id).await;
-        let _id = held.map_err(|by| DeleteError::InUse { id: id.clone(), by })?;
-        let at = id.clone();
-        let removed = self.shared.ledger.write(move |txn| remove(txn, &at)).await;
-        let record = removed.map_err(|refused| {
-            refused.into_error(|source| DeleteError::Ledger {
+        let removed = match &held {
+            Ok(_id) => {
+                let (at, by) = (id.clone(), operation.clone());
+                self.shared
+                    .ledger
+                    .write(move |txn| remove(txn, &by, &at))
+                    .await
+            }
+            Err(by) => Err(Refused::Verb(DeleteError::InUse {
                 id: id.clone(),
-                source,
-            })
-        })?;
+                by: by.clone(),
+            })),
+        };
+        let record = match removed {
+            Ok(record) => record,
+            Err(Refused::Verb(refusal)) => {
+                self.audit_refusal(operation, id, AuditVerb::Delete, refusal.class())
+                    .await;
+                return Err(refusal);
+            }
+            Err(Refused::Ledger(source)) => {
+                return Err(DeleteError::Ledger {
+                    id: id.clone(),
+                    source,
+                });
+            }
+        };
         if id.kind() == Kind::Executor {
             self.remove_executor_remains(&record)
                 .await
@@ -69,7 +88,11 @@ impl PortLayer {
 }
 
 /// Removes the record of an element and all that hangs on it, or says what needs it.
-fn remove(txn: &mut Txn<'_>, id: &ElementId) -> Result<Record, Refused<DeleteError>> {
+fn remove(
+    txn: &mut Txn<'_>,
+    by: &Operation,
+    id: &ElementId,
+) -> Result<Record, Refused<DeleteError>> {
     let record = txn
         .get(id)?
         .ok_or_else(|| Refused::Verb(DeleteError::NotFound { id: id.clone() }))?;
@@ -80,22 +103,25 @@ fn remove(txn: &mut Txn<'_>, id: &ElementId) -> Result<Record, Refused<DeleteErr
         }));
     }
     let owned = txn.linked(Index::Owned, id)?;
-    let mut by = users(txn, id)?;
+    let mut needed_by = users(txn, id)?;
     for task in &owned {
-        by.extend(users(txn, task)?);
+        needed_by.extend(users(txn, task)?);
     }
-    by.retain(|user| !owned.contains(user));
-    if !by.is_empty() {
-        by.sort();
-        by.dedup();
-        return Err(Refused::Verb(DeleteError::InUse { id: id.clone(), by }));
+    needed_by.retain(|user| !owned.contains(user));
+    if !needed_by.is_empty() {
+        needed_by.sort();
+        needed_by.dedup();
+        return Err(Refused::Verb(DeleteError::InUse {
+            id: id.clone(),
+            by: needed_by,
+        }));
     }
     for task in owned {
         if let Some(task) = txn.get(&task)? {
-            drop_record(txn, &task)?;
+            drop_record(txn, by, &task)?;
         }
     }
-    drop_record(txn, &record)?;
+    drop_record(txn, by, &record)?;
     Ok(record)
 }
 
@@ -108,7 +134,7 @@ fn users(txn: &Txn<'_>, id: &ElementId) -> Result<Vec<ElementId>, LedgerError> {
     Ok(by)
 }
 
-fn drop_record(txn: &mut Txn<'_>, record: &Record) -> Result<(), LedgerError> {
+fn drop_record(txn: &mut Txn<'_>, by: &Operation, record: &Record) -> Result<(), LedgerError> {
     let id = &record.id;
     if let Some(parent) = &record.parent {
         txn.unlink(Index::Children, parent, id);
@@ -121,6 +147,8 @@ fn drop_record(txn: &mut Txn<'_>, record: &Record) -> Result<(), LedgerError> {
             txn.unlink(Index::References, joined, id);
             if let Some(element) = txn.get(joined)? {
                 let executor = id.clone();
+                let row = AuditEntry::done(AuditVerb::Leave, element.revision, element.revision);
+                txn.audit(by, joined, row)?;
                 txn.emit(joined, element.revision, Change::Left { executor });
             }
         }
@@ -132,6 +160,11 @@ fn drop_record(txn: &mut Txn<'_>, record: &Record) -> Result<(), LedgerError> {
         txn.remove_data(id);
     }
     txn.remove(id);
+    txn.audit(
+        by,
+        id,
+        AuditEntry::done(AuditVerb::Delete, record.revision, 0),
+    )?;
     txn.emit(id, record.revision, Change::Deleted);
     Ok(())
 }

@@ -377,7 +377,8 @@ pub(crate) fn check_restart(field: &str, restart: &RestartPolicy) -> Checked {
     }
 }
 
-fn check_executor(executor: &ExecutorSpec) -> Checked {
+/// Checks an executor as its caller wrote it.
+pub(crate) fn check_executor(executor: &ExecutorSpec) -> Checked {
     if let Some(hostname) = &executor.hostname {
         check_hostname(hostname)?;
     }

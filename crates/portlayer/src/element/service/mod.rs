@@ -7,18 +7,22 @@ mod check;
 mod create;
 mod delete;
 pub(crate) mod fields;
+mod freespace;
 mod inherit;
+mod list;
 mod make;
 mod read;
 mod update;
 
+pub use list::{DEFAULT_PAGE, ListQuery, MAX_PAGE, Page};
+pub use read::{Keys, Projection, ReadData};
 pub use update::Updated;
 
 use super::{Descriptor, ElementId, Record, State, builtin};
-use crate::PortLayer;
-use crate::error::LocationError;
-use crate::ledger::LedgerError;
+use crate::error::{Class, LocationError};
+use crate::ledger::{AuditEntry, LedgerError, Verb as AuditVerb};
 use crate::store::{Location, Policy};
+use crate::{Operation, PortLayer};
 
 /// What a transaction of a verb answers: a refusal of the verb or a failure of the ledger.
 enum Refused<E> {
@@ -38,7 +42,10 @@ impl<E> Refused<E> {
     fn is_uncertain(&self) -> bool {
         match self {
             Refused::Verb(_) => false,
-            Refused::Ledger(error) => !matches!(error, LedgerError::Failed),
+            Refused::Ledger(error) => matches!(
+                error,
+                LedgerError::NoSpace | LedgerError::Backend { .. } | LedgerError::Closed
+            ),
         }
     }
 
@@ -90,12 +97,42 @@ impl PortLayer {
         Ok(location)
     }
 
+    /// The state of an element as it is now.
+    pub(crate) fn state_of(&self, record: &Record) -> State {
+        match self.shared.health.check(record.id.location()) {
+            Ok(()) => record.state,
+            Err(_) => State::Unavailable,
+        }
+    }
+
     /// The caller's view of a record, with the state as it is now.
     pub(crate) fn describe(&self, record: Record) -> Descriptor {
-        let mut descriptor = record.into_descriptor();
-        if self.shared.health.check(descriptor.id.location()).is_err() {
-            descriptor.state = State::Unavailable;
+        let state = self.state_of(&record);
+        Descriptor {
+            state,
+            ..record.into_descriptor()
         }
-        descriptor
+    }
+
+    /// Notes in the audit log of an element that a verb on it was refused. Best effort: the refusal stands either way.
+    async fn audit_refusal(
+        &self,
+        operation: Operation,
+        id: &ElementId,
+        verb: AuditVerb,
+        why: Class,
+    ) {
+        let (id, code) = (id.clone(), why.reason);
+        let noted = self.shared.ledger.write(move |txn| match txn.get(&id)? {
+            Some(record) => {
+                let entry = AuditEntry::failed(verb, record.revision, code);
+                txn.audit(&operation, &id, entry)
+            }
+            None => Ok(()),
+        });
+        let noted: Result<(), LedgerError> = noted.await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "a refusal is missing in the audit log");
+        }
     }
 }

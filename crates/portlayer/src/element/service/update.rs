@@ -3,9 +3,9 @@
 use super::{Refused, Verb};
 use crate::PortLayer;
 use crate::element::{Descriptor, ElementId, Patch, metadata};
-use crate::error::UpdateError;
+use crate::error::{Classify, UpdateError};
 use crate::event::Change;
-use crate::ledger::LedgerError;
+use crate::ledger::{AuditEntry, LedgerError, Verb as AuditVerb};
 
 /// What an update did.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ impl PortLayer {
         expected_revision: Option<u64>,
     ) -> Result<Updated, UpdateError> {
         self.usable_location(id, Verb::Update)?;
+        let operation = self.operation();
+        let by = operation.clone();
         let at = id.clone();
         let outcome = self
             .shared
@@ -63,6 +65,11 @@ impl PortLayer {
                     record.revision += 1;
                     record.modified = txn.now();
                     txn.put(&record)?;
+                    let entry =
+                        AuditEntry::done(AuditVerb::Update, record.revision - 1, record.revision)
+                            .checksum(record.checksum)
+                            .keys(changed.clone());
+                    txn.audit(&by, &at, entry)?;
                     let keys = changed.clone();
                     txn.emit(&at, record.revision, Change::Modified { keys });
                 }
@@ -74,13 +81,18 @@ impl PortLayer {
                 descriptor: self.describe(record),
                 changed,
             }),
-            Err(refused) => Err(refused.into_error(|source| match source {
-                LedgerError::Damaged { .. } => UpdateError::Quarantined { id: id.clone() },
-                source => UpdateError::Ledger {
-                    id: id.clone(),
-                    source,
-                },
-            })),
+            Err(Refused::Verb(refusal)) => {
+                self.audit_refusal(operation, id, AuditVerb::Update, refusal.class())
+                    .await;
+                Err(refusal)
+            }
+            Err(Refused::Ledger(LedgerError::Damaged { .. })) => {
+                Err(UpdateError::Quarantined { id: id.clone() })
+            }
+            Err(Refused::Ledger(source)) => Err(UpdateError::Ledger {
+                id: id.clone(),
+                source,
+            }),
         }
     }
 }

@@ -1,0 +1,340 @@
+//! The one table of what each error means: its class, and its name for programs.
+
+use super::{
+    CreateError, DeleteError, ErrorKind, LocationError, ParseError, ReadError, UpdateError,
+};
+use crate::OpenError;
+use crate::compose::{CommitError, ComposeError, HandleError, StepError};
+use crate::element::ElementId;
+use crate::ledger::LedgerError;
+use crate::runtime::{RuntimeError, RuntimeErrorKind};
+use crate::store::StoreError;
+
+/// What an error means to a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Class {
+    /// How to go on.
+    pub kind: ErrorKind,
+    /// A stable name of the variant in snake case; the same in audit rows, JSON and metrics.
+    pub reason: &'static str,
+}
+
+/// Errors that know their class and the element they are about.
+pub trait Classify {
+    /// The class.
+    fn class(&self) -> Class;
+
+    /// The element at fault, where there is one.
+    fn element(&self) -> Option<&ElementId> {
+        None
+    }
+}
+
+const fn class(kind: ErrorKind, reason: &'static str) -> Class {
+    Class { kind, reason }
+}
+
+impl Classify for LocationError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Unknown { .. } => class(ErrorKind::NotFound, "unknown_location"),
+            Self::WrongKind { .. } => class(ErrorKind::InvalidArgument, "location_kind"),
+            Self::Policy { .. } => class(ErrorKind::FailedPrecondition, "location_policy"),
+            Self::Unavailable { .. } => class(ErrorKind::Unavailable, "location_unavailable"),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Unknown { id, .. } | Self::WrongKind { id, .. } | Self::Policy { id, .. } => {
+                Some(id)
+            }
+            Self::Unavailable { .. } => None,
+        }
+    }
+}
+
+impl Classify for CreateError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Location(error) => error.class(),
+            Self::AlreadyExists { .. } => class(ErrorKind::AlreadyExists, "already_exists"),
+            Self::SpecKind { .. } => class(ErrorKind::InvalidArgument, "spec_kind"),
+            Self::InvalidField { .. } => class(ErrorKind::InvalidArgument, "invalid_field"),
+            Self::UnknownParent { .. } => class(ErrorKind::NotFound, "unknown_parent"),
+            Self::InvalidParent { .. } => class(ErrorKind::InvalidArgument, "invalid_parent"),
+            Self::UnknownOwner { .. } => class(ErrorKind::NotFound, "unknown_owner"),
+            Self::InvalidOwner { .. } => class(ErrorKind::InvalidArgument, "invalid_owner"),
+            Self::InvalidEntry { .. } => class(ErrorKind::InvalidArgument, "invalid_entry"),
+            Self::ReadOnlyKey { .. } => class(ErrorKind::InvalidArgument, "read_only_key"),
+            Self::Store { source, .. } => source.class(),
+            Self::Ledger { source, .. } => source.class(),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Location(error) => error.element(),
+            Self::AlreadyExists { id, .. }
+            | Self::SpecKind { id, .. }
+            | Self::InvalidField { id, .. }
+            | Self::UnknownParent { id, .. }
+            | Self::InvalidParent { id, .. }
+            | Self::UnknownOwner { id, .. }
+            | Self::InvalidOwner { id, .. }
+            | Self::InvalidEntry { id, .. }
+            | Self::ReadOnlyKey { id, .. }
+            | Self::Store { id, .. }
+            | Self::Ledger { id, .. } => Some(id),
+        }
+    }
+}
+
+impl Classify for ReadError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Location(error) => error.class(),
+            Self::NotFound { .. } => class(ErrorKind::NotFound, "not_found"),
+            Self::Quarantined { .. } => class(ErrorKind::DataLoss, "quarantined"),
+            Self::InvalidFilter { .. } => class(ErrorKind::InvalidArgument, "invalid_filter"),
+            Self::InvalidPage => class(ErrorKind::InvalidArgument, "invalid_page"),
+            Self::NoData { .. } => class(ErrorKind::FailedPrecondition, "no_data"),
+            Self::Store { source, .. } => source.class(),
+            Self::Ledger(error) => error.class(),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Location(error) => error.element(),
+            Self::NotFound { id }
+            | Self::Quarantined { id }
+            | Self::NoData { id }
+            | Self::Store { id, .. } => Some(id),
+            Self::InvalidFilter { .. } | Self::InvalidPage | Self::Ledger(_) => None,
+        }
+    }
+}
+
+impl Classify for UpdateError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Location(error) => error.class(),
+            Self::NotFound { .. } => class(ErrorKind::NotFound, "not_found"),
+            Self::Quarantined { .. } => class(ErrorKind::DataLoss, "quarantined"),
+            Self::InvalidEntry { .. } => class(ErrorKind::InvalidArgument, "invalid_entry"),
+            Self::ReadOnlyKey { .. } => class(ErrorKind::InvalidArgument, "read_only_key"),
+            Self::Revision { .. } => class(ErrorKind::Aborted, "revision"),
+            Self::InvalidState { .. } => class(ErrorKind::FailedPrecondition, "invalid_state"),
+            Self::Store { source, .. } => source.class(),
+            Self::Ledger { source, .. } => source.class(),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Location(error) => error.element(),
+            Self::NotFound { id }
+            | Self::Quarantined { id }
+            | Self::InvalidEntry { id, .. }
+            | Self::ReadOnlyKey { id, .. }
+            | Self::Revision { id, .. }
+            | Self::InvalidState { id, .. }
+            | Self::Store { id, .. }
+            | Self::Ledger { id, .. } => Some(id),
+        }
+    }
+}
+
+impl Classify for DeleteError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Location(error) => error.class(),
+            Self::NotFound { .. } => class(ErrorKind::NotFound, "not_found"),
+            Self::InUse { .. } => class(ErrorKind::FailedPrecondition, "in_use"),
+            Self::InvalidState { .. } => class(ErrorKind::FailedPrecondition, "invalid_state"),
+            Self::PermissionDenied { .. } => class(ErrorKind::PermissionDenied, "built_in"),
+            Self::Store { source, .. } => source.class(),
+            Self::Runtime { source, .. } => source.class(),
+            Self::Ledger { source, .. } => source.class(),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Location(error) => error.element(),
+            Self::NotFound { id }
+            | Self::InUse { id, .. }
+            | Self::InvalidState { id, .. }
+            | Self::PermissionDenied { id }
+            | Self::Store { id, .. }
+            | Self::Runtime { id, .. }
+            | Self::Ledger { id, .. } => Some(id),
+        }
+    }
+}
+
+impl Classify for ComposeError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Read(error) => error.class(),
+            Self::Location(error) => error.class(),
+            Self::NotAnExecutor { .. } => class(ErrorKind::InvalidArgument, "not_an_executor"),
+            Self::WrongRole { .. } => class(ErrorKind::InvalidArgument, "wrong_role"),
+            Self::WrongBind { .. } => class(ErrorKind::InvalidArgument, "wrong_bind"),
+            Self::AlreadyJoined { .. } => class(ErrorKind::AlreadyExists, "already_joined"),
+            Self::NotJoined { .. } => class(ErrorKind::FailedPrecondition, "not_joined"),
+            Self::AlreadyBound { .. } => class(ErrorKind::FailedPrecondition, "already_bound"),
+            Self::StillBound { .. } => class(ErrorKind::FailedPrecondition, "still_bound"),
+            Self::ConflictsWith { .. } => class(ErrorKind::FailedPrecondition, "conflicts"),
+            Self::InvalidField { .. } => class(ErrorKind::InvalidArgument, "invalid_field"),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Read(error) => error.element(),
+            Self::Location(error) => error.element(),
+            Self::NotAnExecutor { id }
+            | Self::WrongRole { id, .. }
+            | Self::WrongBind { id }
+            | Self::AlreadyJoined { id, .. }
+            | Self::NotJoined { id, .. }
+            | Self::AlreadyBound { id }
+            | Self::StillBound { id }
+            | Self::ConflictsWith { id, .. }
+            | Self::InvalidField { id, .. } => Some(id),
+        }
+    }
+}
+
+impl Classify for CommitError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Compose(error) => error.class(),
+            Self::Stale { .. } => class(ErrorKind::Aborted, "stale"),
+            Self::NoRoot { .. } => class(ErrorKind::FailedPrecondition, "no_root"),
+            Self::UnresolvedRequirement { .. } => {
+                class(ErrorKind::FailedPrecondition, "unresolved_requirement")
+            }
+            Self::Invalid { .. } => class(ErrorKind::InvalidArgument, "invalid_composition"),
+            Self::NeedsRestart { .. } => class(ErrorKind::FailedPrecondition, "needs_restart"),
+            Self::Step { source, .. } => source.class(),
+            Self::Ledger { source, .. } => source.class(),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Compose(error) => error.element(),
+            Self::Stale { element, .. }
+            | Self::UnresolvedRequirement { element, .. }
+            | Self::Invalid { element, .. }
+            | Self::NeedsRestart { element, .. }
+            | Self::Step { element, .. } => Some(element),
+            Self::NoRoot { executor, .. } | Self::Ledger { executor, .. } => Some(executor),
+        }
+    }
+}
+
+impl Classify for StepError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Runtime(error) => error.class(),
+            Self::Store(error) => error.class(),
+        }
+    }
+}
+
+impl Classify for HandleError {
+    fn class(&self) -> Class {
+        class(ErrorKind::InvalidArgument, "invalid_handle")
+    }
+}
+
+impl Classify for StoreError {
+    fn class(&self) -> Class {
+        match self {
+            Self::ChecksumMismatch { .. } => class(ErrorKind::DataLoss, "checksum_mismatch"),
+            Self::UnsupportedFormat(_) => class(ErrorKind::InvalidArgument, "unsupported_format"),
+            Self::RefusedEntry { .. } => class(ErrorKind::InvalidArgument, "refused_entry"),
+            Self::Archive { .. } => class(ErrorKind::InvalidArgument, "refused_archive"),
+            Self::Data(_) => class(ErrorKind::Aborted, "data_stream"),
+            Self::InsufficientSpace { .. } => {
+                class(ErrorKind::ResourceExhausted, "insufficient_space")
+            }
+            Self::Unsupported(_) => class(ErrorKind::Unimplemented, "unsupported_by_location"),
+            Self::InvalidParent(_) => class(ErrorKind::InvalidArgument, "invalid_parent"),
+            Self::InUse(_) => class(ErrorKind::FailedPrecondition, "in_use"),
+            Self::Unavailable(_) => class(ErrorKind::Unavailable, "location_unavailable"),
+            Self::Missing(_) => class(ErrorKind::DataLoss, "missing_bytes"),
+            Self::Backend { .. } => class(ErrorKind::Internal, "store_backend"),
+        }
+    }
+}
+
+impl Classify for RuntimeError {
+    fn class(&self) -> Class {
+        match &self.kind {
+            RuntimeErrorKind::NotFound => class(ErrorKind::NotFound, "engine_not_found"),
+            RuntimeErrorKind::AlreadyExists => {
+                class(ErrorKind::AlreadyExists, "engine_already_exists")
+            }
+            RuntimeErrorKind::State => class(ErrorKind::FailedPrecondition, "engine_state"),
+            RuntimeErrorKind::Busy => class(ErrorKind::FailedPrecondition, "busy"),
+            RuntimeErrorKind::Unavailable => class(ErrorKind::Unavailable, "engine_unavailable"),
+            RuntimeErrorKind::Timeout => class(ErrorKind::DeadlineExceeded, "engine_timeout"),
+            RuntimeErrorKind::NoSpace => class(ErrorKind::ResourceExhausted, "insufficient_space"),
+            RuntimeErrorKind::Unsupported => class(ErrorKind::Unimplemented, "unsupported"),
+            RuntimeErrorKind::ExecutableNotFound => {
+                class(ErrorKind::FailedPrecondition, "executable_not_found")
+            }
+            RuntimeErrorKind::NotExecutable => {
+                class(ErrorKind::FailedPrecondition, "not_executable")
+            }
+            RuntimeErrorKind::UnknownUser => class(ErrorKind::FailedPrecondition, "unknown_user"),
+            RuntimeErrorKind::MountTarget { .. } => {
+                class(ErrorKind::FailedPrecondition, "mount_target")
+            }
+            RuntimeErrorKind::UnsafeImage { .. } => {
+                class(ErrorKind::FailedPrecondition, "unsafe_image")
+            }
+            RuntimeErrorKind::Internal => class(ErrorKind::Internal, "engine_failure"),
+        }
+    }
+}
+
+impl Classify for LedgerError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Locked { .. } => class(ErrorKind::FailedPrecondition, "ledger_locked"),
+            Self::NewerSchema { .. } => class(ErrorKind::FailedPrecondition, "ledger_newer"),
+            Self::Unopenable { .. } => class(ErrorKind::DataLoss, "ledger_unopenable"),
+            Self::NoSpace => class(ErrorKind::ResourceExhausted, "ledger_no_space"),
+            Self::Damaged { .. } => class(ErrorKind::DataLoss, "quarantined"),
+            Self::Failed => class(ErrorKind::Unavailable, "ledger_failed"),
+            Self::Panicked => class(ErrorKind::Internal, "ledger_panicked"),
+            Self::Closed => class(ErrorKind::Unavailable, "ledger_closed"),
+            Self::Backend { .. } => class(ErrorKind::Internal, "ledger_backend"),
+        }
+    }
+}
+
+impl Classify for OpenError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Ledger(error) => error.class(),
+            Self::DuplicateLocation(_) => class(ErrorKind::InvalidArgument, "duplicate_location"),
+            Self::LocationName(_) => class(ErrorKind::InvalidArgument, "location_name"),
+        }
+    }
+}
+
+impl Classify for ParseError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Id(_) => class(ErrorKind::InvalidArgument, "invalid_id"),
+            Self::Checksum(_) => class(ErrorKind::InvalidArgument, "invalid_checksum"),
+        }
+    }
+}
