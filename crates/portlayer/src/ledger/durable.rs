@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{LedgerConfig, LedgerError, pieces, schema};
+use super::{LedgerConfig, LedgerError, export, pieces, power, schema};
 
 static SYNCS: AtomicU64 = AtomicU64::new(0);
 
@@ -28,6 +28,9 @@ extern "C" fn sync_file_range(fd: i32, _offset: i64, _bytes: i64, _flags: u32) -
     SYNCS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the caller (sled) owns an open descriptor for the length of the call.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    if power::watching() {
+        power::before_sync(fd);
+    }
     match nix::unistd::fdatasync(fd) {
         Ok(()) => 0,
         Err(_) => -1,
@@ -85,16 +88,38 @@ pub(super) fn open(config: &LedgerConfig) -> Result<(sled::Db, sled::Tree), Ledg
         Ok(Err(error)) => return Err(unopenable(sled::Error::to_string(&error))),
         Err(_) => return Err(unopenable("sled panicked".into())),
     };
+    prove_durable(&db)?;
+    sync_files(&config.path)?;
+    export::discard_unfinished(&tree)?;
+    schema::bring_up(&tree)?;
+    Ok((db, tree))
+}
+
+/// Makes sled flush and looks whether our `fdatasync` was reached.
+fn prove_durable(db: &sled::Db) -> Result<(), LedgerError> {
     let before = SYNCS.load(Ordering::Relaxed);
-    db.insert(b"durability-proof", &before.to_le_bytes())?;
+    // sled writes nothing when the value is the one it has, so it is removed first.
+    db.remove(b"durability-proof")?;
+    db.insert(b"durability-proof", &[])?;
     db.flush()?;
     if SYNCS.load(Ordering::Relaxed) == before {
         return Err(LedgerError::Backend {
             text: "sled's flush does not reach our fdatasync in this build".into(),
         });
     }
-    schema::bring_up(&tree)?;
-    Ok((db, tree))
+    Ok(())
+}
+
+/// sled leaves its settings file and the names of its files to chance; one sync per open makes them durable.
+fn sync_files(path: &Path) -> Result<(), LedgerError> {
+    for entry in std::fs::read_dir(path)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    File::open(path)?.sync_all()?;
+    if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The segment size is no advertised setting of sled, but the only one that bounds what goes to unsynced files.

@@ -3,6 +3,9 @@
 use super::LedgerError;
 use crate::element::ElementId;
 
+/// No key is longer: an exit record's, with two ids of 1,024 bytes; a piece's is, by a little.
+pub(super) const MAX_BYTES: usize = 2 * crate::element::id::MAX_ID_BYTES + 32;
+
 /// Key of the stored sequence and other single values.
 pub(super) fn meta(name: &str) -> Vec<u8> {
     join(b'm', &[name.as_bytes()])

@@ -24,9 +24,11 @@ mod audit;
 mod codec;
 mod durable;
 mod error;
+mod export;
 mod follow;
 mod keys;
 mod pieces;
+mod power;
 mod read;
 mod schema;
 #[cfg(test)]
@@ -48,7 +50,9 @@ pub use audit::{
     AuditEntry, AuditRow, KEPT_ROWS, KEPT_TOMBSTONE_DAYS, KEPT_TOMBSTONES, Outcome, Verb,
 };
 pub use error::LedgerError;
+pub use export::{ExportError, ImportError};
 pub use follow::Events;
+pub use power::{PowerCut, PowerReport};
 pub use read::{Intent, Page};
 pub use txn::{Index, Txn};
 pub use verify::{BrokenChain, Dangling, Report};
@@ -96,6 +100,15 @@ impl Ledger {
     pub fn open(config: &LedgerConfig) -> Result<Self, LedgerError> {
         let lock = durable::lock(&config.path)?;
         let (db, tree) = durable::open(config)?;
+        Self::start(config, lock, db, tree)
+    }
+
+    fn start(
+        config: &LedgerConfig,
+        lock: durable::Lock,
+        db: sled::Db,
+        tree: sled::Tree,
+    ) -> Result<Self, LedgerError> {
         let (writer, published) = writer::Writer::start(db, tree.clone(), config.event_retention)?;
         Ok(Self {
             shared: Arc::new(Shared {

@@ -363,3 +363,25 @@ async fn many_writers_lose_no_update() {
         .collect();
     assert_eq!(revisions, (1..=1280).collect::<Vec<_>>());
 }
+
+#[test]
+fn opening_again_in_a_process_that_flushed_as_often_before_works() {
+    // Each process begins to count at the same number; the proof must not depend on it.
+    let program = std::env::current_exe().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    if let Some(path) = std::env::var_os("LEDGER_OPENED_AGAIN") {
+        drop(Ledger::open(&LedgerConfig::new(path)).unwrap());
+        return;
+    }
+    for _ in 0..4 {
+        let output = std::process::Command::new(&program)
+            .args([
+                "--exact",
+                "ledger::tests::opening_again_in_a_process_that_flushed_as_often_before_works",
+            ])
+            .env("LEDGER_OPENED_AGAIN", directory.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}

@@ -124,9 +124,13 @@ impl Txn<'_> {
         Ok(found)
     }
 
-    /// Stores the exit record of a run.
+    /// Stores the exit record of a run; of a long message the first 4 KiB.
     pub fn put_exit(&mut self, exit: &ExitRecord) -> Result<(), LedgerError> {
-        self.put_value(keys::exit(&exit.executor, &exit.task, exit.run), exit)
+        let mut exit = exit.clone();
+        if let Some(message) = &mut exit.message {
+            bound_text(message);
+        }
+        self.put_value(keys::exit(&exit.executor, &exit.task, exit.run), &exit)
     }
 
     /// The exit record of a run.
@@ -167,9 +171,14 @@ impl Txn<'_> {
         &mut self,
         id: &ElementId,
         revision: u64,
-        change: Change,
+        mut change: Change,
         reconciled: bool,
     ) -> Sequence {
+        match &mut change {
+            Change::Modified { keys } => bound_names(keys),
+            Change::LocationHealth { reason, .. } => bound_text(reason),
+            _ => {}
+        }
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.events.push(Event {
@@ -293,6 +302,35 @@ impl Txn<'_> {
             let replaced = of_group && self.own.contains_key(key);
             (!replaced).then(|| (key.clone(), value.as_slice().into()))
         })
+    }
+}
+
+/// The most bytes of names or text in an event, audit row or exit record: they are entries of one piece.
+const MAX_TEXT_BYTES: usize = 4096;
+
+/// Cuts a text that is too long, between characters.
+pub(super) fn bound_text(text: &mut String) {
+    let mut at = text.len().min(MAX_TEXT_BYTES);
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    text.truncate(at);
+}
+
+/// Of too many names keeps the first ones and says how many more there are.
+pub(super) fn bound_names(names: &mut Vec<String>) {
+    let mut bytes = 0;
+    let fitting = names
+        .iter()
+        .take_while(|name| {
+            bytes += name.len();
+            bytes <= MAX_TEXT_BYTES
+        })
+        .count();
+    let more = names.len() - fitting;
+    if more > 0 {
+        names.truncate(fitting);
+        names.push(format!("(and {more} more)"));
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::Operation;
 use crate::element::{Checksum, ElementId};
-use crate::ledger::txn::Txn;
+use crate::ledger::txn::{Txn, bound_names, bound_text};
 use crate::ledger::{LedgerError, codec, keys};
 use crate::time::Timestamp;
 
@@ -48,6 +48,9 @@ impl Txn<'_> {
             previous: NONE,
             first: NONE,
         };
+        bound_names(&mut row.keys);
+        bound_text(&mut row.operation);
+        bound_text(&mut row.actor);
         let mut heads = self.audit_heads()?;
         match last {
             None if row.outcome != Outcome::Ok => return Ok(()),
