@@ -1,3 +1,6 @@
 //! The integration tests: one binary, linked once.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod node;
+mod support;
 mod tidy;

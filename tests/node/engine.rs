@@ -1,0 +1,99 @@
+//! The engine itself: start, stop, take over, clean.
+
+use portlayer_runtime::{Engine, EngineConfig, EngineError};
+
+use crate::support::node::Node;
+
+/// Processes, mounts and cgroups that name this directory or its namespace.
+fn traces(directory: &std::path::Path, namespace: &str) -> Vec<String> {
+    let text = directory.to_str().unwrap();
+    let mut found: Vec<String> = std::fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(text))
+        .map(str::to_owned)
+        .collect();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.contains(text) {
+            found.push(line);
+        }
+    }
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let group = hierarchy.path().join("portlayer").join(namespace);
+        if group.exists() {
+            found.push(group.display().to_string());
+        }
+    }
+    if directory.exists() {
+        found.push(text.to_owned());
+    }
+    found
+}
+
+#[tokio::test]
+async fn starts_and_leaves_nothing() {
+    let mut node = Node::start().await;
+    let directory = node.directory().to_owned();
+    let namespace = node.engine().places().namespace.clone();
+    let version = node
+        .engine()
+        .client()
+        .version()
+        .version(())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(!version.version.is_empty());
+    node.end().await;
+    assert_eq!(traces(&directory, &namespace), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_second_engine_on_the_directory_is_refused() {
+    let node = Node::start().await;
+    let refused = Engine::start(EngineConfig::new(node.directory())).await;
+    assert!(matches!(refused, Err(EngineError::InUse(_))), "{refused:?}");
+    assert!(matches!(
+        Engine::clean(node.directory()),
+        Err(EngineError::InUse(_))
+    ));
+    node.end().await;
+}
+
+#[tokio::test]
+async fn an_abandoned_engine_is_taken_over_or_cleaned() {
+    let mut node = Node::start().await;
+    let namespace = node.engine().places().namespace.clone();
+    let directory = node.abandon();
+    let again = Engine::start(EngineConfig::new(&directory)).await.unwrap();
+    assert_eq!(again.places().namespace, namespace);
+    drop(again);
+    Engine::clean(&directory).unwrap();
+    assert_eq!(traces(&directory, &namespace), Vec::<String>::new());
+    Engine::clean(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_with_a_long_name_is_refused() {
+    let parent = tempfile::tempdir().unwrap();
+    let long = parent.path().join("x".repeat(90));
+    let refused = Engine::start(EngineConfig::new(&long)).await;
+    assert!(
+        matches!(refused, Err(EngineError::PathTooLong(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_program_is_named() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut config = EngineConfig::new(parent.path());
+    config.containerd = "no-such-containerd".into();
+    let refused = Engine::start(config).await;
+    assert!(
+        matches!(&refused, Err(EngineError::Program { program, .. }) if program == "no-such-containerd"),
+        "{refused:?}"
+    );
+}

@@ -1,0 +1,3 @@
+//! Tests against a real containerd. They need root.
+
+mod engine;

@@ -1,0 +1,3 @@
+//! Fixtures that tests share.
+
+pub(crate) mod node;
