@@ -1,0 +1,273 @@
+//! Writes the log of one task in one executor.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use portlayer::{element::ElementId, time::Timestamp};
+use rustix::{io::Errno, pipe::SpliceFlags};
+use tokio::sync::watch;
+
+pub(crate) use super::segment::Stream;
+use super::segment::{self, ENTRY_BYTES, Entry};
+
+/// How much is moved at once: the capacity of a FIFO.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How large a log may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogBounds {
+    /// A segment that reached this size, over both streams, is followed by a new one.
+    pub(crate) segment_bytes: u64,
+    /// The oldest segment goes when there are more.
+    pub(crate) segments: usize,
+}
+
+impl Default for LogBounds {
+    /// 64 MiB per task and executor.
+    fn default() -> Self {
+        LogBounds { segment_bytes: 8 << 20, segments: 8 }
+    }
+}
+
+/// All logs of the node. Which of them are being written is known here, so that a follower knows when to stop.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    root: PathBuf,
+    bounds: LogBounds,
+    open: Mutex<HashMap<PathBuf, Weak<Log>>>,
+}
+
+impl Logs {
+    pub(crate) fn new(root: PathBuf, bounds: LogBounds) -> Logs {
+        Logs { root, bounds, open: Mutex::new(HashMap::new()) }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn executor_directory(&self, executor: &ElementId) -> PathBuf {
+        self.root.join(executor.digest_hex())
+    }
+
+    pub(crate) fn directory(&self, executor: &ElementId, task: &ElementId) -> PathBuf {
+        self.executor_directory(executor).join(task.digest_hex())
+    }
+
+    /// Opens the log of a task for writing; runs that overlap share it.
+    pub(crate) fn open(&self, directory: &Path) -> io::Result<Arc<Log>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, log| log.strong_count() > 0);
+        if let Some(log) = open.get(directory).and_then(Weak::upgrade) {
+            return Ok(log);
+        }
+        let log = Arc::new(Log::open(directory, self.bounds)?);
+        open.insert(directory.to_owned(), Arc::downgrade(&log));
+        Ok(log)
+    }
+
+    /// Signals every new piece, and closes when nobody writes the log any more; `None` when nobody does now.
+    pub(crate) fn watch(&self, directory: &Path) -> Option<watch::Receiver<u64>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(directory).and_then(Weak::upgrade).map(|log| log.stored.subscribe())
+    }
+
+    /// Removes the logs of an executor. Idempotent. Blocks.
+    pub(crate) fn remove(&self, executor: &ElementId) -> io::Result<()> {
+        match fs::remove_dir_all(self.executor_directory(executor)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The log of one task in one executor, open for writing.
+#[derive(Debug)]
+pub(crate) struct Log {
+    writer: Mutex<Writer>,
+    /// Number of pieces stored.
+    stored: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    directory: PathBuf,
+    bounds: LogBounds,
+    segment: u64,
+    index: File,
+    data: [File; 2],
+    /// Length of each data file, and how much of it has a record.
+    length: [u64; 2],
+    indexed: [u64; 2],
+    /// Of the next piece.
+    sequence: u64,
+    position: u64,
+    /// Dropped since the last record.
+    lost: u64,
+}
+
+/// What became of the bytes of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// So many bytes were taken from the FIFO.
+    Bytes(usize),
+    /// None are there now.
+    Nothing,
+    /// None will come: the last writer is gone.
+    End,
+}
+
+impl Log {
+    fn open(directory: &Path, bounds: LogBounds) -> io::Result<Log> {
+        let writer = Writer::open(directory, bounds)?;
+        let (stored, _) = watch::channel(writer.sequence);
+        Ok(Log { writer: Mutex::new(writer), stored })
+    }
+
+    /// Moves what is in the FIFO, at most one piece, into the log. Never waits. A failure to store is no error: the bytes are dropped
+    /// and counted, so that the process goes on.
+    pub(crate) fn store(&self, stream: Stream, fifo: BorrowedFd<'_>) -> io::Result<Moved> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let moved = writer.store(stream, fifo)?;
+        let sequence = writer.sequence;
+        drop(writer);
+        if let Moved::Bytes(_) = moved {
+            self.stored.send_replace(sequence);
+        }
+        Ok(moved)
+    }
+}
+
+impl Writer {
+    fn open(directory: &Path, bounds: LogBounds) -> io::Result<Writer> {
+        fs::create_dir_all(directory)?;
+        let segments = segment::list(directory)?;
+        let segment = segments.last().copied().unwrap_or(0);
+        let (mut sequence, mut position) = (0, 0);
+        let mut indexed = [0; 2];
+        // The last segment that has a record says where the log stands; a new one may have none yet.
+        for &number in segments.iter().rev() {
+            let entries = segment::entries(directory, number)?;
+            if number == segment {
+                for entry in &entries {
+                    indexed[entry.stream.index()] = entry.offset + u64::from(entry.length);
+                }
+            }
+            if let Some(last) = entries.last() {
+                sequence = last.sequence + 1;
+                position = last.position + u64::from(last.length);
+                break;
+            }
+        }
+        let (index, data) = open_segment(directory, segment)?;
+        let whole = index.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
+        index.set_len(whole)?;
+        let length = [data[0].metadata()?.len(), data[1].metadata()?.len()];
+        let mut writer =
+            Writer { directory: directory.to_owned(), bounds, segment, index, data, length, indexed, sequence, position, lost: 0 };
+        for stream in Stream::BOTH {
+            writer.record(stream);
+        }
+        Ok(writer)
+    }
+
+    fn store(&mut self, stream: Stream, fifo: BorrowedFd<'_>) -> io::Result<Moved> {
+        if self.length.iter().sum::<u64>() >= self.bounds.segment_bytes {
+            // When the next segment cannot be made the current one goes on: more than the bound is better than nothing.
+            let _ = self.rotate();
+        }
+        let at = stream.index();
+        let mut offset = self.length[at];
+        // The kernel moves the bytes; there is no moment at which only our memory has them.
+        let moved = rustix::pipe::splice(fifo, None, self.data[at].as_fd(), Some(&mut offset), PIECE_BYTES, SpliceFlags::NONBLOCK);
+        match moved {
+            Ok(0) => Ok(Moved::End),
+            Ok(count) => {
+                self.length[at] += count as u64;
+                self.record(stream);
+                Ok(Moved::Bytes(count))
+            }
+            Err(Errno::AGAIN) => Ok(Moved::Nothing),
+            Err(Errno::INTR) => Ok(Moved::Bytes(0)),
+            Err(_) => self.drop_piece(fifo),
+        }
+    }
+
+    fn drop_piece(&mut self, fifo: BorrowedFd<'_>) -> io::Result<Moved> {
+        let moved = discard(fifo)?;
+        if let Moved::Bytes(count) = moved {
+            self.lost += count as u64;
+        }
+        Ok(moved)
+    }
+
+    /// Writes the record of what a data file has beyond its last record. When that fails the next record covers it too.
+    fn record(&mut self, stream: Stream) {
+        let at = stream.index();
+        while self.indexed[at] < self.length[at] {
+            let length = u32::try_from(self.length[at] - self.indexed[at]).unwrap_or(u32::MAX);
+            let entry = Entry {
+                sequence: self.sequence,
+                time_ns: Timestamp::now().as_nanos(),
+                lost: self.lost,
+                position: self.position,
+                offset: self.indexed[at],
+                length,
+                stream,
+            };
+            match self.index.write(&entry.encode()) {
+                Ok(ENTRY_BYTES) => {}
+                // A part of a record would shift all that follow.
+                Ok(_) => {
+                    let end = self.index.metadata().map_or(0, |data| data.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64);
+                    let _ = self.index.set_len(end);
+                    return;
+                }
+                Err(_) => return,
+            }
+            self.indexed[at] += u64::from(length);
+            self.position += u64::from(length);
+            self.sequence += 1;
+            self.lost = 0;
+        }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let next = self.segment + 1;
+        let (index, data) = open_segment(&self.directory, next)?;
+        // What has no record by now never gets one, and is lost with this segment.
+        let unrecorded: u64 = Stream::BOTH.iter().map(|stream| self.length[stream.index()] - self.indexed[stream.index()]).sum();
+        self.lost += unrecorded;
+        (self.segment, self.index, self.data, self.length, self.indexed) = (next, index, data, [0; 2], [0; 2]);
+        let segments = segment::list(&self.directory)?;
+        for &old in segments.iter().take(segments.len().saturating_sub(self.bounds.segments)) {
+            segment::remove(&self.directory, old)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes at most one piece out of a FIFO for nobody.
+pub(super) fn discard(fifo: BorrowedFd<'_>) -> io::Result<Moved> {
+    let mut nowhere = [0u8; PIECE_BYTES];
+    match rustix::io::read(fifo, &mut nowhere) {
+        Ok(0) => Ok(Moved::End),
+        Ok(count) => Ok(Moved::Bytes(count)),
+        Err(Errno::AGAIN) => Ok(Moved::Nothing),
+        Err(Errno::INTR) => Ok(Moved::Bytes(0)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The index is appended to; data files are not opened for appending, because splice refuses those.
+fn open_segment(directory: &Path, segment: u64) -> io::Result<(File, [File; 2])> {
+    let index = File::options().create(true).append(true).open(segment::index_path(directory, segment))?;
+    let data = |stream| File::options().create(true).truncate(false).write(true).open(segment::data_path(directory, segment, stream));
+    Ok((index, [data(Stream::Out)?, data(Stream::Err)?]))
+}

@@ -1,0 +1,212 @@
+//! One thread that serves the FIFOs of all processes.
+
+use std::{
+    collections::HashMap,
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use tokio::sync::watch;
+
+use super::log::{Log, Moved, Stream, discard};
+
+/// Pieces taken from one FIFO before the next one gets its turn.
+const TURN: usize = 4;
+
+/// The key of the descriptor that ends the thread.
+const STOP: u64 = 0;
+
+/// What a source says after it was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// There may be more.
+    Goes,
+    /// It is at its end and need not be watched.
+    Ended,
+}
+
+/// Something with a descriptor that is read when it can be. Reading never waits.
+pub(crate) trait Source: Send + Sync {
+    fn descriptor(&self) -> BorrowedFd<'_>;
+    fn read(&self) -> Readiness;
+}
+
+/// The thread and what it watches. Ends when dropped.
+pub(crate) struct Pump {
+    shared: Arc<Shared>,
+    stop: OwnedFd,
+    next: AtomicU64,
+}
+
+struct Shared {
+    epoll: OwnedFd,
+    sources: Mutex<HashMap<u64, Arc<dyn Source>>>,
+}
+
+impl Pump {
+    /// Starts the thread.
+    pub(crate) fn start() -> io::Result<Pump> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
+        let shared = Arc::new(Shared { epoll, sources: Mutex::new(HashMap::new()) });
+        let thread = Arc::clone(&shared);
+        std::thread::Builder::new().name("portlayer-io".into()).spawn(move || thread.run())?;
+        Ok(Pump { shared, stop, next: AtomicU64::new(STOP + 1) })
+    }
+
+    /// Watches a source until it ends or the returned guard is dropped.
+    pub(crate) fn watch(&self, source: Arc<dyn Source>) -> io::Result<Watched> {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shared.lock().insert(key, Arc::clone(&source));
+        let added =
+            epoll::add(&self.shared.epoll, source.descriptor(), epoll::EventData::new_u64(key), epoll::EventFlags::IN);
+        if let Err(error) = added {
+            self.shared.lock().remove(&key);
+            return Err(error.into());
+        }
+        Ok(Watched { key, shared: Arc::downgrade(&self.shared) })
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+}
+
+/// Ends the watching when dropped.
+pub(crate) struct Watched {
+    key: u64,
+    shared: Weak<Shared>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.forget(self.key);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<dyn Source>>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, key: u64) {
+        let source = self.lock().remove(&key);
+        if let Some(source) = source {
+            let _ = epoll::delete(&self.epoll, source.descriptor());
+        }
+    }
+
+    fn run(&self) {
+        let mut space = [MaybeUninit::<epoll::Event>::uninit(); 64];
+        loop {
+            let events = match epoll::wait(&self.epoll, &mut space, None) {
+                Ok((events, _)) => events,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "output of tasks is not stored any more");
+                    return;
+                }
+            };
+            for event in events {
+                let key = event.data.u64();
+                if key == STOP {
+                    return;
+                }
+                let source = self.lock().get(&key).cloned();
+                if let Some(source) = source
+                    && source.read() == Readiness::Ended
+                {
+                    self.forget(key);
+                }
+            }
+        }
+    }
+}
+
+/// One output stream of a process on its way into a log, or nowhere.
+pub(crate) struct Output {
+    fifo: OwnedFd,
+    stream: Stream,
+    /// Let go at the end, so that followers of the log learn that nobody writes it any more.
+    log: Mutex<Option<Arc<Log>>>,
+    discard: bool,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    bytes: u64,
+    ended: bool,
+}
+
+impl Output {
+    /// `log` = `None` drops everything.
+    pub(crate) fn new(fifo: OwnedFd, stream: Stream, log: Option<Arc<Log>>) -> (Arc<Output>, Drained) {
+        let (progress, drained) = watch::channel(Progress::default());
+        let discard = log.is_none();
+        (Arc::new(Output { fifo, stream, log: Mutex::new(log), discard, progress }), Drained(drained))
+    }
+}
+
+impl Source for Output {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fifo.as_fd()
+    }
+
+    fn read(&self) -> Readiness {
+        let mut slot = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..TURN {
+            let moved = match &*slot {
+                Some(log) => log.store(self.stream, self.fifo.as_fd()),
+                None if self.discard => discard(self.fifo.as_fd()),
+                None => return Readiness::Ended,
+            };
+            match moved {
+                Ok(Moved::Bytes(count)) => self.progress.send_modify(|progress| progress.bytes += count as u64),
+                Ok(Moved::Nothing) => return Readiness::Goes,
+                Ok(Moved::End) | Err(_) => {
+                    *slot = None;
+                    self.progress.send_modify(|progress| progress.ended = true);
+                    return Readiness::Ended;
+                }
+            }
+        }
+        Readiness::Goes
+    }
+}
+
+/// Tells when an output stream has been stored completely.
+#[derive(Debug, Clone)]
+pub(crate) struct Drained(watch::Receiver<Progress>);
+
+impl Drained {
+    /// Waits for the end of the stream; but when something that the process left behind holds it open, only until nothing
+    /// came for `quiet`, and never longer than `limit`.
+    pub(crate) async fn wait(&mut self, quiet: Duration, limit: Duration) {
+        let all = async {
+            loop {
+                let before = self.0.borrow_and_update().bytes;
+                if self.0.borrow().ended {
+                    return;
+                }
+                let ended = tokio::time::timeout(quiet, self.0.wait_for(|progress| progress.ended)).await;
+                if ended.is_ok() || self.0.borrow().bytes == before {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+}
