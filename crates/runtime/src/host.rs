@@ -75,6 +75,14 @@ pub(crate) fn kill(pid: i32) {
     }
 }
 
+/// The name by which this process reaches what a descriptor stands for.
+pub(crate) fn descriptor_path(descriptor: &std::os::fd::OwnedFd) -> String {
+    format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(descriptor)
+    )
+}
+
 /// Mount points at and below `directory`, deepest and latest last.
 pub(crate) fn mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let table = fs::read("/proc/self/mountinfo")?;

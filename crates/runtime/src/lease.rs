@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use containerd_client::{
-    services::v1::{CreateRequest, DeleteRequest},
+    services::v1::{CreateRequest, DeleteRequest, ListRequest},
     tonic::Code,
 };
 use portlayer::runtime::RuntimeError;
@@ -39,4 +39,21 @@ pub(crate) async fn delete(client: &Client, name: &str, sync: bool) -> Result<()
         Err(status) if is_missing(&status) => Ok(()),
         other => other.map(drop).map_err(refused("delete lease", name)),
     }
+}
+
+/// Names of all leases.
+pub(crate) async fn list(client: &Client) -> Result<Vec<String>, RuntimeError> {
+    let answer = client
+        .leases()
+        .list(ListRequest {
+            filters: Vec::new(),
+        })
+        .await;
+    Ok(answer
+        .map_err(refused("list", "leases"))?
+        .into_inner()
+        .leases
+        .into_iter()
+        .map(|lease| lease.id)
+        .collect())
 }

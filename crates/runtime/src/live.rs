@@ -78,10 +78,7 @@ pub(crate) fn attach(
         )?;
         // The descriptor of the target is below the new mount; opened again it is the mount itself.
         let mounted = resolve(root, target)?;
-        let path = format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&mounted)
-        );
+        let path = crate::host::descriptor_path(&mounted);
         let result = rustix::mount::mount_change(
             &path,
             MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
@@ -117,7 +114,7 @@ pub(crate) fn detach(pid: u32, target: &str) -> Result<(), LiveError> {
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         };
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&place));
+        let path = crate::host::descriptor_path(&place);
         // Where the place really is, after links; only a mount point may be unmounted, never what it lies on.
         match rustix::mount::unmount(
             fs::read_link(&path).map_err(LiveError::Io)?,

@@ -24,8 +24,14 @@ pub(crate) struct RuncOptions {
 
 impl RuncOptions {
     pub(crate) fn any(binary_name: &str, root: &std::path::Path) -> Any {
-        let options = RuncOptions { binary_name: binary_name.to_owned(), root: root.to_string_lossy().into_owned() };
-        Any { type_url: OPTIONS_TYPE.to_owned(), value: options.encode_to_vec() }
+        let options = RuncOptions {
+            binary_name: binary_name.to_owned(),
+            root: root.to_string_lossy().into_owned(),
+        };
+        Any {
+            type_url: OPTIONS_TYPE.to_owned(),
+            value: options.encode_to_vec(),
+        }
     }
 }
 
@@ -40,5 +46,8 @@ pub(crate) fn process_any(process: &oci_spec::runtime::Process) -> serde_json::R
 }
 
 fn json(type_url: &str, value: &impl Serialize) -> serde_json::Result<Any> {
-    Ok(Any { type_url: type_url.to_owned(), value: serde_json::to_vec(value)? })
+    Ok(Any {
+        type_url: type_url.to_owned(),
+        value: serde_json::to_vec(value)?,
+    })
 }

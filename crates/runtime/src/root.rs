@@ -9,7 +9,9 @@ use std::{
 };
 
 use containerd_client::{
-    services::v1::snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, ViewSnapshotRequest},
+    services::v1::snapshots::{
+        MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, ViewSnapshotRequest,
+    },
     tonic::Code,
 };
 use portlayer::{
@@ -25,7 +27,8 @@ use crate::{
     client::Client,
     error::{failed, is_missing, refused},
     image::KEY_SNAPSHOT,
-    mount, probe::SNAPSHOTTER,
+    mount,
+    probe::SNAPSHOTTER,
 };
 
 /// Directories the container's own mounts go to. The OCI runtime follows a link there and would write into the host
@@ -33,39 +36,82 @@ use crate::{
 const OWN: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 /// Makes the snapshot, in the scope of the client's lease, and mounts it at `target`. Idempotent.
-pub(crate) async fn prepare(client: &Client, key: &str, plan: &RootPlan, target: &Path) -> Result<(), RuntimeError> {
+pub(crate) async fn prepare(
+    client: &Client,
+    key: &str,
+    plan: &RootPlan,
+    target: &Path,
+) -> Result<(), RuntimeError> {
     let parent = match &plan.image {
         None => String::new(),
         Some(keys) => keys.get(KEY_SNAPSHOT).cloned().ok_or_else(|| {
-            RuntimeError::new(RuntimeErrorKind::Internal, "prepare root", key, "the image's record names no snapshot")
+            RuntimeError::new(
+                RuntimeErrorKind::Internal,
+                "prepare root",
+                key,
+                "the image's record names no snapshot",
+            )
         })?,
     };
     let (snapshotter, key) = (SNAPSHOTTER.to_owned(), key.to_owned());
     let mut snapshots = client.snapshots();
     let answer = match plan.access {
         Access::ReadWrite => {
-            let request = PrepareSnapshotRequest { snapshotter: snapshotter.clone(), key: key.clone(), parent, ..Default::default() };
-            snapshots.prepare(request).await.map(|answer| answer.into_inner().mounts)
+            let request = PrepareSnapshotRequest {
+                snapshotter: snapshotter.clone(),
+                key: key.clone(),
+                parent,
+                ..Default::default()
+            };
+            snapshots
+                .prepare(request)
+                .await
+                .map(|answer| answer.into_inner().mounts)
         }
         Access::ReadOnly => {
-            let request = ViewSnapshotRequest { snapshotter: snapshotter.clone(), key: key.clone(), parent, ..Default::default() };
-            snapshots.view(request).await.map(|answer| answer.into_inner().mounts)
+            let request = ViewSnapshotRequest {
+                snapshotter: snapshotter.clone(),
+                key: key.clone(),
+                parent,
+                ..Default::default()
+            };
+            snapshots
+                .view(request)
+                .await
+                .map(|answer| answer.into_inner().mounts)
         }
     };
     let mounts = match answer {
         Ok(mounts) => mounts,
         Err(status) if status.code() == Code::AlreadyExists => {
-            let request = MountsRequest { snapshotter, key: key.clone() };
-            snapshots.mounts(request).await.map_err(refused("read mounts of snapshot", key.clone()))?.into_inner().mounts
+            let request = MountsRequest {
+                snapshotter,
+                key: key.clone(),
+            };
+            snapshots
+                .mounts(request)
+                .await
+                .map_err(refused("read mounts of snapshot", key.clone()))?
+                .into_inner()
+                .mounts
         }
         Err(status) => return Err(refused("prepare snapshot", key)(status)),
     };
     let target = target.to_owned();
     blocking(move || {
         std::fs::create_dir_all(&target).map_err(failed("make", target.display().to_string()))?;
-        if crate::host::mounts_below(&target).map_err(failed("look for mounts at", key.clone()))?.is_empty() {
-            mount::mount_all(&mounts, &target)
-                .map_err(|error| RuntimeError::new(RuntimeErrorKind::Internal, "mount root", key, error_text(&error)))?;
+        if crate::host::mounts_below(&target)
+            .map_err(failed("look for mounts at", key.clone()))?
+            .is_empty()
+        {
+            mount::mount_all(&mounts, &target).map_err(|error| {
+                RuntimeError::new(
+                    RuntimeErrorKind::Internal,
+                    "mount root",
+                    key,
+                    error_text(&error),
+                )
+            })?;
         }
         Ok(())
     })
@@ -76,14 +122,20 @@ pub(crate) async fn prepare(client: &Client, key: &str, plan: &RootPlan, target:
 pub(crate) async fn remove(client: &Client, key: &str, target: &Path) -> Result<(), RuntimeError> {
     let (directory, object) = (target.to_owned(), key.to_owned());
     blocking(move || {
-        crate::host::unmount_below(&directory).map_err(failed("unmount root of", object.clone()))?;
+        crate::host::unmount_below(&directory)
+            .map_err(failed("unmount root of", object.clone()))?;
         match std::fs::remove_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove root of", object)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove root of", object)(error))
+            }
             _ => Ok(()),
         }
     })
     .await?;
-    let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: key.to_owned() };
+    let request = RemoveSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.to_owned(),
+    };
     match client.snapshots().remove(request).await {
         Err(status) if is_missing(&status) => Ok(()),
         other => other.map(drop).map_err(refused("remove snapshot", key)),
@@ -115,43 +167,92 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) fn check(plan: &ContainerPlan, root: BorrowedFd<'_>) -> Result<(), RuntimeError> {
     let object = plan.executor.to_string();
     for path in OWN {
-        let found = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), ResolveFlags::IN_ROOT);
+        let found = openat2(
+            root,
+            path,
+            OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        );
         match found.and_then(rustix::fs::fstat) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
             Err(Errno::NOENT) if plan.root.access == Access::ReadWrite => {}
             Err(Errno::NOENT) => {
-                let kind = RuntimeErrorKind::MountTarget { target: path.to_owned(), rule: "is missing in a read-only root" };
-                return Err(RuntimeError::new(kind, "check root of", object, "the image has no such directory"));
+                let kind = RuntimeErrorKind::MountTarget {
+                    target: path.to_owned(),
+                    rule: "is missing in a read-only root",
+                };
+                return Err(RuntimeError::new(
+                    kind,
+                    "check root of",
+                    object,
+                    "the image has no such directory",
+                ));
             }
-            Ok(_) => return Err(RuntimeError::new(RuntimeErrorKind::UnsafeImage { path }, "check root of", object, "a link or file")),
+            Ok(_) => {
+                return Err(RuntimeError::new(
+                    RuntimeErrorKind::UnsafeImage { path },
+                    "check root of",
+                    object,
+                    "a link or file",
+                ));
+            }
             Err(errno) => return Err(failed("check root of", object)(errno.into())),
         }
     }
     for (number, mount) in plan.mounts.iter().enumerate() {
         check_target(plan, &plan.mounts[..number], mount, root).map_err(|rule| {
-            let kind = RuntimeErrorKind::MountTarget { target: mount.target.clone(), rule };
-            RuntimeError::new(kind, "check mounts of", object.clone(), mount.volume.to_string())
+            let kind = RuntimeErrorKind::MountTarget {
+                target: mount.target.clone(),
+                rule,
+            };
+            RuntimeError::new(
+                kind,
+                "check mounts of",
+                object.clone(),
+                mount.volume.to_string(),
+            )
         })?;
     }
     Ok(())
 }
 
-fn check_target(plan: &ContainerPlan, before: &[MountPlan], mount: &MountPlan, root: BorrowedFd<'_>) -> Result<(), &'static str> {
+fn check_target(
+    plan: &ContainerPlan,
+    before: &[MountPlan],
+    mount: &MountPlan,
+    root: BorrowedFd<'_>,
+) -> Result<(), &'static str> {
     let wants_directory = match &mount.source {
         MountSource::Tmpfs { .. } => true,
-        MountSource::Path(path) => std::fs::metadata(path).map_err(|_| "its source cannot be reached")?.is_dir() || mount.sub_path.is_some(),
+        MountSource::Path(path) => {
+            std::fs::metadata(path)
+                .map_err(|_| "its source cannot be reached")?
+                .is_dir()
+                || mount.sub_path.is_some()
+        }
     };
     // The target may lie in a volume that is mounted before.
     let covering = before.iter().rev().find_map(|outer| {
-        let rest = mount.target.strip_prefix(outer.target.as_str())?.strip_prefix('/')?;
+        let rest = mount
+            .target
+            .strip_prefix(outer.target.as_str())?
+            .strip_prefix('/')?;
         Some((outer, rest))
     });
     let (found, writable) = match covering {
-        None => (stat(root, &mount.target), plan.root.access == Access::ReadWrite),
+        None => (
+            stat(root, &mount.target),
+            plan.root.access == Access::ReadWrite,
+        ),
         Some((outer, rest)) => match (&outer.source, &outer.sub_path) {
             (MountSource::Path(path), None) => {
-                let directory = crate::users::open_root(path).map_err(|_| "the volume it lies in cannot be reached")?;
-                (stat(directory.as_fd(), rest), outer.access == Access::ReadWrite)
+                let directory = crate::users::open_root(path)
+                    .map_err(|_| "the volume it lies in cannot be reached")?;
+                (
+                    stat(directory.as_fd(), rest),
+                    outer.access == Access::ReadWrite,
+                )
             }
             // A fresh tmpfs is empty; what is below a sub path is seen by the OCI runtime.
             _ => (Err(Errno::NOENT), outer.access == Access::ReadWrite),
@@ -173,6 +274,12 @@ fn check_target(plan: &ContainerPlan, before: &[MountPlan], mount: &MountPlan, r
 
 fn stat(root: BorrowedFd<'_>, path: &str) -> Result<FileType, Errno> {
     let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags)?;
+    let found = openat2(
+        root,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        flags,
+    )?;
     Ok(FileType::from_raw_mode(rustix::fs::fstat(found)?.st_mode))
 }

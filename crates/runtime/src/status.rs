@@ -45,7 +45,12 @@ pub(crate) struct Status {
 impl Status {
     /// Over a FIFO that is open for reading and writing.
     pub(crate) fn new(fifo: OwnedFd, token: String) -> Status {
-        Status { fifo, token, line: Mutex::new(Vec::new()), word: watch::Sender::new(Word::Nothing) }
+        Status {
+            fifo,
+            token,
+            line: Mutex::new(Vec::new()),
+            word: watch::Sender::new(Word::Nothing),
+        }
     }
 
     /// The latest word, and every later one.
@@ -60,7 +65,12 @@ impl Status {
     }
 
     fn take(&self, line: &[u8]) {
-        let Some(word) = std::str::from_utf8(line).ok().and_then(|line| parse(line, &self.token)) else { return };
+        let Some(word) = std::str::from_utf8(line)
+            .ok()
+            .and_then(|line| parse(line, &self.token))
+        else {
+            return;
+        };
         // The end is the last word.
         self.word.send_if_modified(|current| {
             let news = !current.is_end() && *current != word;
@@ -82,7 +92,9 @@ impl Source for Status {
         let mut bytes = [0; 4096];
         // At most one FIFO full per turn, so that a task that floods it holds nobody up.
         for _ in 0..16 {
-            let Ok(count) = rustix::io::read(&self.fifo, &mut bytes) else { break };
+            let Ok(count) = rustix::io::read(&self.fifo, &mut bytes) else {
+                break;
+            };
             if count == 0 {
                 break;
             }
@@ -127,7 +139,15 @@ mod tests {
         assert_eq!(parse("t signal 9 others", "t"), Some(Word::Signal(9)));
         assert_eq!(parse("t failed 2 last", "t"), Some(Word::Failed(2)));
         assert_eq!(parse("t started", "t"), Some(Word::Started));
-        for forged in ["x exit 0 last", "exit 0 last", "t exit", "t exit x", "t", "", "t other 1"] {
+        for forged in [
+            "x exit 0 last",
+            "exit 0 last",
+            "t exit",
+            "t exit x",
+            "t",
+            "",
+            "t other 1",
+        ] {
             assert_eq!(parse(forged, "t"), None, "{forged}");
         }
     }
@@ -138,7 +158,15 @@ mod tests {
         let path = directory.path().join("status");
         crate::io::make_fifo(&path, 0o622).unwrap();
         let status = Status::new(crate::io::open_both(&path).unwrap(), "t".into());
-        std::fs::write(&path, [&[0xff; 600][..], b"\nt started\nt exit 4 last\nt exit 0 last\n"].concat()).unwrap();
+        std::fs::write(
+            &path,
+            [
+                &[0xff; 600][..],
+                b"\nt started\nt exit 4 last\nt exit 0 last\n",
+            ]
+            .concat(),
+        )
+        .unwrap();
         assert_eq!(status.now(), Word::Exit(4));
     }
 }

@@ -60,19 +60,35 @@ fn find(passwd: &str, group: &str, text: &str) -> Result<User, UserError> {
     let user = if user.is_empty() { "0" } else { user };
     let number: Option<u32> = user.parse().ok();
     // name:password:uid:gid:comment:home:shell
-    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| match number {
-        Some(number) => fields.get(2).and_then(|field| field.parse().ok()) == Some(number),
-        None => fields.first() == Some(&user),
-    });
+    let entry = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| match number {
+            Some(number) => fields.get(2).and_then(|field| field.parse().ok()) == Some(number),
+            None => fields.first() == Some(&user),
+        });
     let name = entry.as_ref().and_then(|fields| fields.first().copied());
-    let own = |at: usize| entry.as_ref().and_then(|fields| fields.get(at)?.parse::<u32>().ok());
+    let own = |at: usize| {
+        entry
+            .as_ref()
+            .and_then(|fields| fields.get(at)?.parse::<u32>().ok())
+    };
     let uid = match (number, own(2)) {
         (Some(number), _) => number,
         (None, Some(uid)) => uid,
-        (None, None) => return Err(UserError::Unknown { what: "user", name: user.to_owned() }),
+        (None, None) => {
+            return Err(UserError::Unknown {
+                what: "user",
+                name: user.to_owned(),
+            });
+        }
     };
     // name:password:gid:member,member
-    let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let groups = || {
+        group
+            .lines()
+            .map(|line| line.split(':').collect::<Vec<_>>())
+    };
     let gid = match given_group {
         None => own(3).unwrap_or(0),
         Some(given) => match given.parse() {
@@ -80,37 +96,65 @@ fn find(passwd: &str, group: &str, text: &str) -> Result<User, UserError> {
             Err(_) => groups()
                 .find(|fields| fields.first() == Some(&given))
                 .and_then(|fields| fields.get(2)?.parse().ok())
-                .ok_or_else(|| UserError::Unknown { what: "group", name: given.to_owned() })?,
+                .ok_or_else(|| UserError::Unknown {
+                    what: "group",
+                    name: given.to_owned(),
+                })?,
         },
     };
     // A group given explicitly is meant to be the only one.
     let further: BTreeSet<u32> = match (given_group, name) {
         (None, Some(name)) => groups()
-            .filter(|fields| fields.get(3).is_some_and(|members| members.split(',').any(|member| member == name)))
+            .filter(|fields| {
+                fields
+                    .get(3)
+                    .is_some_and(|members| members.split(',').any(|member| member == name))
+            })
             .filter_map(|fields| fields.get(2)?.parse().ok())
             .filter(|&further| further != gid)
             .collect(),
         _ => BTreeSet::new(),
     };
-    let home = entry.as_ref().and_then(|fields| fields.get(5)).filter(|home| home.starts_with('/')).map(|home| (*home).to_owned());
-    Ok(User { uid, gid, groups: further.into_iter().collect(), home })
+    let home = entry
+        .as_ref()
+        .and_then(|fields| fields.get(5))
+        .filter(|home| home.starts_with('/'))
+        .map(|home| (*home).to_owned());
+    Ok(User {
+        uid,
+        gid,
+        groups: further.into_iter().collect(),
+        home,
+    })
 }
 
 /// The text of a file in the root; empty when there is none. Lines that are not UTF-8 lose what is not.
 fn read(root: BorrowedFd<'_>, path: &str) -> io::Result<String> {
     // Not to be held up by a FIFO.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
+    let file = match openat2(
+        root,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    ) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
         Err(error) => return Err(error.into()),
     };
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not a regular file",
+        ));
     }
     let mut bytes = Vec::new();
     if file.take(FILE_BYTES + 1).read_to_end(&mut bytes)? as u64 > FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 4 MiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is larger than 4 MiB",
+        ));
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -118,24 +162,53 @@ fn read(root: BorrowedFd<'_>, path: &str) -> io::Result<String> {
 /// Opens a directory as a root for [`look_up`].
 pub(crate) fn open_root(path: &std::path::Path) -> io::Result<std::os::fd::OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.as_fd().try_clone_to_owned()?)
+    Ok(rustix::fs::open(path, flags, Mode::empty())?
+        .as_fd()
+        .try_clone_to_owned()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/false\nbroken\nodd:x:nan:1::/:\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/false\nbroken\nodd:x:nan:1::/:\n";
     const GROUP: &str = "root:x:0:\nweb:x:34:\nlogs:x:40:root,web\naudio:x:41:other\n";
 
     #[test]
     fn names_and_numbers() {
-        let web = User { uid: 33, gid: 34, groups: vec![40], home: Some("/srv".into()) };
+        let web = User {
+            uid: 33,
+            gid: 34,
+            groups: vec![40],
+            home: Some("/srv".into()),
+        };
         assert_eq!(find(PASSWD, GROUP, "web").unwrap(), web);
         assert_eq!(find(PASSWD, GROUP, "33").unwrap(), web);
-        assert_eq!(find(PASSWD, GROUP, "web:audio").unwrap(), User { gid: 41, groups: vec![], ..web.clone() });
-        assert_eq!(find(PASSWD, GROUP, "1000:2000").unwrap(), User { uid: 1000, gid: 2000, groups: vec![], home: None });
-        assert_eq!(find(PASSWD, GROUP, "1000").unwrap(), User { uid: 1000, ..User::default() });
+        assert_eq!(
+            find(PASSWD, GROUP, "web:audio").unwrap(),
+            User {
+                gid: 41,
+                groups: vec![],
+                ..web.clone()
+            }
+        );
+        assert_eq!(
+            find(PASSWD, GROUP, "1000:2000").unwrap(),
+            User {
+                uid: 1000,
+                gid: 2000,
+                groups: vec![],
+                home: None
+            }
+        );
+        assert_eq!(
+            find(PASSWD, GROUP, "1000").unwrap(),
+            User {
+                uid: 1000,
+                ..User::default()
+            }
+        );
         assert_eq!(find(PASSWD, GROUP, "").unwrap().uid, 0);
         assert_eq!(find("", "", "").unwrap(), User::default());
     }
@@ -143,7 +216,10 @@ mod tests {
     #[test]
     fn unknown_ones_are_refused() {
         for text in ["nobody", "odd", "web:nogroup", "-1", "4294967296"] {
-            assert!(matches!(find(PASSWD, GROUP, text), Err(UserError::Unknown { .. })), "{text}");
+            assert!(
+                matches!(find(PASSWD, GROUP, text), Err(UserError::Unknown { .. })),
+                "{text}"
+            );
         }
     }
 
@@ -154,6 +230,9 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", root.path().join("etc/passwd")).unwrap();
         let directory = open_root(root.path()).unwrap();
         // The link names itself inside the root.
-        assert!(matches!(look_up(directory.as_fd(), "root"), Err(UserError::File("/etc/passwd", _))));
+        assert!(matches!(
+            look_up(directory.as_fd(), "root"),
+            Err(UserError::File("/etc/passwd", _))
+        ));
     }
 }

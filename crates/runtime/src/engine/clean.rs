@@ -11,25 +11,30 @@ use rustix::process::Signal;
 use super::{EngineError, Places, STOP_LIMIT, io_error};
 use crate::{cgroup::Layout, host};
 
-/// Everything, in an order in which nothing comes back: the one that restarts things first, then what keeps others busy.
-pub(super) fn clean(places: &Places) -> Result<(), EngineError> {
+/// Ends everything that runs, in an order in which nothing comes back: the one that restarts things first, then what keeps others
+/// busy.
+pub(super) fn end(places: &Places) -> Result<(), EngineError> {
     end_containerd(places)?;
     end_shims(places)?;
     let layout = Layout::detect().map_err(io_error("read", Path::new("/proc/self/mountinfo")))?;
     layout
         .remove(&places.cgroup_parent, STOP_LIMIT)
         .map_err(io_error("remove cgroup", Path::new(&places.cgroup_parent)))?;
+    // The parent that all engines of this host share goes with the last of them.
+    let _ = layout.remove_if_empty("/portlayer");
     remove_shim_sockets(places);
     // Loop devices that back a mount below are freed by its unmounting.
-    host::unmount_below(&places.directory).map_err(io_error("unmount below", &places.directory))?;
+    host::unmount_below(&places.directory).map_err(io_error("unmount below", &places.directory))
+}
+
+/// Ends everything and removes the directory.
+pub(super) fn clean(places: &Places) -> Result<(), EngineError> {
+    end(places)?;
     match fs::remove_dir_all(&places.directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-    .map_err(io_error("remove", &places.directory))?;
-    // The parent that all engines of this host share goes with the last of them.
-    let _ = layout.remove_if_empty("/portlayer");
-    Ok(())
+    .map_err(io_error("remove", &places.directory))
 }
 
 /// Ends containerd, politely first: it then removes its sockets and closes its database.

@@ -7,6 +7,8 @@
 mod clean;
 mod config;
 
+pub(crate) use clean::is_shim;
+
 use std::{
     fs, io,
     os::unix::process::CommandExt,
@@ -250,9 +252,19 @@ impl Engine {
     }
 
     /// Kills every task, ends containerd and removes the directory with everything in it, the mounts below and the cgroups.
-    pub async fn stop(mut self) -> Result<(), EngineError> {
+    pub async fn stop(self) -> Result<(), EngineError> {
+        self.end(clean::clean).await
+    }
+
+    /// Kills every task, ends containerd, unmounts and removes the cgroups, but keeps the directory: images, volumes and logs are
+    /// there at the next start.
+    pub async fn halt(self) -> Result<(), EngineError> {
+        self.end(clean::end).await
+    }
+
+    async fn end(mut self, how: fn(&Places) -> Result<(), EngineError>) -> Result<(), EngineError> {
         blocking_task(move || {
-            let result = clean::clean(&self.places);
+            let result = how(&self.places);
             if let Some(mut child) = self.child.take() {
                 // It was killed; this only takes the zombie away.
                 let _ = child.wait();

@@ -31,7 +31,10 @@ pub(crate) struct LogBounds {
 impl Default for LogBounds {
     /// 64 MiB per task and executor.
     fn default() -> Self {
-        LogBounds { segment_bytes: 8 << 20, segments: 8 }
+        LogBounds {
+            segment_bytes: 8 << 20,
+            segments: 8,
+        }
     }
 }
 
@@ -45,11 +48,11 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn new(root: PathBuf, bounds: LogBounds) -> Logs {
-        Logs { root, bounds, open: Mutex::new(HashMap::new()) }
-    }
-
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
+        Logs {
+            root,
+            bounds,
+            open: Mutex::new(HashMap::new()),
+        }
     }
 
     fn executor_directory(&self, executor: &ElementId) -> PathBuf {
@@ -75,7 +78,9 @@ impl Logs {
     /// Signals every new piece, and closes when nobody writes the log any more; `None` when nobody does now.
     pub(crate) fn watch(&self, directory: &Path) -> Option<watch::Receiver<u64>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(directory).and_then(Weak::upgrade).map(|log| log.stored.subscribe())
+        open.get(directory)
+            .and_then(Weak::upgrade)
+            .map(|log| log.stored.subscribe())
     }
 
     /// Removes the logs of an executor. Idempotent. Blocks.
@@ -127,7 +132,10 @@ impl Log {
     fn open(directory: &Path, bounds: LogBounds) -> io::Result<Log> {
         let writer = Writer::open(directory, bounds)?;
         let (stored, _) = watch::channel(writer.sequence);
-        Ok(Log { writer: Mutex::new(writer), stored })
+        Ok(Log {
+            writer: Mutex::new(writer),
+            stored,
+        })
     }
 
     /// Moves what is in the FIFO, at most one piece, into the log. Never waits. A failure to store is no error: the bytes are dropped
@@ -169,8 +177,18 @@ impl Writer {
         let whole = index.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
         index.set_len(whole)?;
         let length = [data[0].metadata()?.len(), data[1].metadata()?.len()];
-        let mut writer =
-            Writer { directory: directory.to_owned(), bounds, segment, index, data, length, indexed, sequence, position, lost: 0 };
+        let mut writer = Writer {
+            directory: directory.to_owned(),
+            bounds,
+            segment,
+            index,
+            data,
+            length,
+            indexed,
+            sequence,
+            position,
+            lost: 0,
+        };
         for stream in Stream::BOTH {
             writer.record(stream);
         }
@@ -185,7 +203,14 @@ impl Writer {
         let at = stream.index();
         let mut offset = self.length[at];
         // The kernel moves the bytes; there is no moment at which only our memory has them.
-        let moved = rustix::pipe::splice(fifo, None, self.data[at].as_fd(), Some(&mut offset), PIECE_BYTES, SpliceFlags::NONBLOCK);
+        let moved = rustix::pipe::splice(
+            fifo,
+            None,
+            self.data[at].as_fd(),
+            Some(&mut offset),
+            PIECE_BYTES,
+            SpliceFlags::NONBLOCK,
+        );
         match moved {
             Ok(0) => Ok(Moved::End),
             Ok(count) => {
@@ -225,7 +250,9 @@ impl Writer {
                 Ok(ENTRY_BYTES) => {}
                 // A part of a record would shift all that follow.
                 Ok(_) => {
-                    let end = self.index.metadata().map_or(0, |data| data.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64);
+                    let end = self.index.metadata().map_or(0, |data| {
+                        data.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64
+                    });
                     let _ = self.index.set_len(end);
                     return;
                 }
@@ -242,11 +269,23 @@ impl Writer {
         let next = self.segment + 1;
         let (index, data) = open_segment(&self.directory, next)?;
         // What has no record by now never gets one, and is lost with this segment.
-        let unrecorded: u64 = Stream::BOTH.iter().map(|stream| self.length[stream.index()] - self.indexed[stream.index()]).sum();
+        let unrecorded: u64 = Stream::BOTH
+            .iter()
+            .map(|stream| self.length[stream.index()] - self.indexed[stream.index()])
+            .sum();
         self.lost += unrecorded;
-        (self.segment, self.index, self.data, self.length, self.indexed) = (next, index, data, [0; 2], [0; 2]);
+        (
+            self.segment,
+            self.index,
+            self.data,
+            self.length,
+            self.indexed,
+        ) = (next, index, data, [0; 2], [0; 2]);
         let segments = segment::list(&self.directory)?;
-        for &old in segments.iter().take(segments.len().saturating_sub(self.bounds.segments)) {
+        for &old in segments
+            .iter()
+            .take(segments.len().saturating_sub(self.bounds.segments))
+        {
             segment::remove(&self.directory, old)?;
         }
         Ok(())
@@ -267,7 +306,16 @@ pub(super) fn discard(fifo: BorrowedFd<'_>) -> io::Result<Moved> {
 
 /// The index is appended to; data files are not opened for appending, because splice refuses those.
 fn open_segment(directory: &Path, segment: u64) -> io::Result<(File, [File; 2])> {
-    let index = File::options().create(true).append(true).open(segment::index_path(directory, segment))?;
-    let data = |stream| File::options().create(true).truncate(false).write(true).open(segment::data_path(directory, segment, stream));
+    let index = File::options()
+        .create(true)
+        .append(true)
+        .open(segment::index_path(directory, segment))?;
+    let data = |stream| {
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(segment::data_path(directory, segment, stream))
+    };
     Ok((index, [data(Stream::Out)?, data(Stream::Err)?]))
 }

@@ -9,8 +9,8 @@ mod pump;
 mod read;
 mod segment;
 
-pub(crate) use log::{Log, LogBounds, Logs, Stream};
-pub(crate) use pump::{Drained, Pump, Readiness, Source};
+pub(crate) use log::{LogBounds, Logs, Stream};
+pub(crate) use pump::{Drained, Output, Pump, Readiness, Source, Watched};
 pub(crate) use read::reader;
 
 use std::{
@@ -34,11 +34,20 @@ pub(crate) fn make_fifo(path: &Path, mode: u32) -> io::Result<()> {
 /// Opens the reading end without waiting for a writer. It sees the end of the stream when the last writer is gone.
 pub(crate) fn open_reader(path: &Path) -> io::Result<OwnedFd> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
-    Ok(fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?.into())
+    Ok(fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?
+        .into())
 }
 
 /// Opens both ends: never an end of the stream, and writers never find nobody reading.
 pub(crate) fn open_both(path: &Path) -> io::Result<OwnedFd> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
-    Ok(fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?.into())
+    Ok(fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .open(path)?
+        .into())
 }

@@ -55,24 +55,45 @@ impl Pump {
     pub(crate) fn start() -> io::Result<Pump> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        let shared = Arc::new(Shared { epoll, sources: Mutex::new(HashMap::new()) });
+        epoll::add(
+            &epoll,
+            &stop,
+            epoll::EventData::new_u64(STOP),
+            epoll::EventFlags::IN,
+        )?;
+        let shared = Arc::new(Shared {
+            epoll,
+            sources: Mutex::new(HashMap::new()),
+        });
         let thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("portlayer-io".into()).spawn(move || thread.run())?;
-        Ok(Pump { shared, stop, next: AtomicU64::new(STOP + 1) })
+        std::thread::Builder::new()
+            .name("portlayer-io".into())
+            .spawn(move || thread.run())?;
+        Ok(Pump {
+            shared,
+            stop,
+            next: AtomicU64::new(STOP + 1),
+        })
     }
 
     /// Watches a source until it ends or the returned guard is dropped.
     pub(crate) fn watch(&self, source: Arc<dyn Source>) -> io::Result<Watched> {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         self.shared.lock().insert(key, Arc::clone(&source));
-        let added =
-            epoll::add(&self.shared.epoll, source.descriptor(), epoll::EventData::new_u64(key), epoll::EventFlags::IN);
+        let added = epoll::add(
+            &self.shared.epoll,
+            source.descriptor(),
+            epoll::EventData::new_u64(key),
+            epoll::EventFlags::IN,
+        );
         if let Err(error) = added {
             self.shared.lock().remove(&key);
             return Err(error.into());
         }
-        Ok(Watched { key, shared: Arc::downgrade(&self.shared) })
+        Ok(Watched {
+            key,
+            shared: Arc::downgrade(&self.shared),
+        })
     }
 }
 
@@ -153,10 +174,23 @@ struct Progress {
 
 impl Output {
     /// `log` = `None` drops everything.
-    pub(crate) fn new(fifo: OwnedFd, stream: Stream, log: Option<Arc<Log>>) -> (Arc<Output>, Drained) {
+    pub(crate) fn new(
+        fifo: OwnedFd,
+        stream: Stream,
+        log: Option<Arc<Log>>,
+    ) -> (Arc<Output>, Drained) {
         let (progress, drained) = watch::channel(Progress::default());
         let discard = log.is_none();
-        (Arc::new(Output { fifo, stream, log: Mutex::new(log), discard, progress }), Drained(drained))
+        (
+            Arc::new(Output {
+                fifo,
+                stream,
+                log: Mutex::new(log),
+                discard,
+                progress,
+            }),
+            Drained(drained),
+        )
     }
 }
 
@@ -174,7 +208,9 @@ impl Source for Output {
                 None => return Readiness::Ended,
             };
             match moved {
-                Ok(Moved::Bytes(count)) => self.progress.send_modify(|progress| progress.bytes += count as u64),
+                Ok(Moved::Bytes(count)) => self
+                    .progress
+                    .send_modify(|progress| progress.bytes += count as u64),
                 Ok(Moved::Nothing) => return Readiness::Goes,
                 Ok(Moved::End) | Err(_) => {
                     *slot = None;
@@ -201,8 +237,10 @@ impl Drained {
                 if self.0.borrow().ended {
                     return;
                 }
-                let ended = tokio::time::timeout(quiet, self.0.wait_for(|progress| progress.ended)).await;
-                if ended.is_ok() || self.0.borrow().bytes == before {
+                let ended = tokio::time::timeout(quiet, self.0.wait_for(|progress| progress.ended))
+                    .await
+                    .is_ok();
+                if ended || self.0.borrow().bytes == before {
                     return;
                 }
             }

@@ -29,36 +29,44 @@ pub(crate) fn reader(logs: &Logs, query: &LogQuery) -> LogReader {
     let watch = query.follow.then(|| logs.watch(&directory)).flatten();
     let object = query.task.to_string();
     let cursor = Cursor::new(directory, query.streams);
-    let start = Start { tail: query.tail, since: query.since };
+    let start = Start {
+        tail: query.tail,
+        since: query.since,
+    };
     let state = (Some((cursor, Some(start))), watch, Vec::new().into_iter());
-    Box::pin(futures::stream::try_unfold(state, move |(mut cursor, mut watch, mut ready)| {
-        let object = object.clone();
-        async move {
-            loop {
-                if let Some(chunk) = ready.next() {
-                    return Ok(Some((chunk, (cursor, watch, ready))));
-                }
-                // Asked before reading, so that a writer that ends in between has been read completely.
-                let over = match &mut watch {
-                    Some(watch) => {
-                        watch.mark_unchanged();
-                        watch.has_changed().is_err()
+    Box::pin(futures::stream::try_unfold(
+        state,
+        move |(mut cursor, mut watch, mut ready)| {
+            let object = object.clone();
+            async move {
+                loop {
+                    if let Some(chunk) = ready.next() {
+                        return Ok(Some((chunk, (cursor, watch, ready))));
                     }
-                    None => true,
-                };
-                let Some((moved, start)) = cursor.take() else { return Ok(None) };
-                let (batch, back) = read_batch(moved, start, object.clone()).await?;
-                cursor = Some((back, None));
-                if batch.is_empty() {
-                    if over {
+                    // Asked before reading, so that a writer that ends in between has been read completely.
+                    let over = match &mut watch {
+                        Some(watch) => {
+                            watch.mark_unchanged();
+                            watch.has_changed().is_err()
+                        }
+                        None => true,
+                    };
+                    let Some((moved, start)) = cursor.take() else {
                         return Ok(None);
+                    };
+                    let (batch, back) = read_batch(moved, start, object.clone()).await?;
+                    cursor = Some((back, None));
+                    if batch.is_empty() {
+                        if over {
+                            return Ok(None);
+                        }
+                        wait(&mut watch).await;
                     }
-                    wait(&mut watch).await;
+                    ready = batch.into_iter();
                 }
-                ready = batch.into_iter();
             }
-        }
-    }))
+        },
+    ))
 }
 
 async fn wait(watch: &mut Option<watch::Receiver<u64>>) {
@@ -70,7 +78,11 @@ async fn wait(watch: &mut Option<watch::Receiver<u64>>) {
     }
 }
 
-async fn read_batch(mut cursor: Cursor, start: Option<Start>, object: String) -> Result<(Vec<LogChunk>, Cursor), RuntimeError> {
+async fn read_batch(
+    mut cursor: Cursor,
+    start: Option<Start>,
+    object: String,
+) -> Result<(Vec<LogChunk>, Cursor), RuntimeError> {
     let read = tokio::task::spawn_blocking(move || {
         if let Some(start) = start {
             cursor.seek(start)?;
@@ -105,7 +117,14 @@ struct Cursor {
 
 impl Cursor {
     fn new(directory: PathBuf, streams: LogStreams) -> Cursor {
-        Cursor { directory, streams, segment: 0, record: 0, skip: 0, position: Some(0) }
+        Cursor {
+            directory,
+            streams,
+            segment: 0,
+            record: 0,
+            skip: 0,
+            position: Some(0),
+        }
     }
 
     fn wants(&self, stream: Stream) -> bool {
@@ -129,7 +148,11 @@ impl Cursor {
             };
             (self.segment, self.record) = (segment, entries.len() as u64);
             for (number, entry) in (0u64..).zip(entries) {
-                if self.wants(entry.stream) && start.since.is_none_or(|since| entry.time_ns >= since.as_nanos()) {
+                if self.wants(entry.stream)
+                    && start
+                        .since
+                        .is_none_or(|since| entry.time_ns >= since.as_nanos())
+                {
                     found.push((segment, number, entry));
                 }
             }
@@ -147,7 +170,9 @@ impl Cursor {
             if tail == 0 {
                 break;
             }
-            let Some(bytes) = self.bytes(*segment, entry)? else { break };
+            let Some(bytes) = self.bytes(*segment, entry)? else {
+                break;
+            };
             (self.segment, self.record, self.skip) = (*segment, *record, 0);
             for (at, &byte) in bytes.iter().enumerate().rev() {
                 // The newline at the very end closes the last line and begins no other.
@@ -171,8 +196,13 @@ impl Cursor {
             let entries = self.next_entries()?;
             if entries.is_empty() {
                 // A later segment is begun only when this one gets no more.
-                match list(&self.directory)?.into_iter().find(|&segment| segment > self.segment) {
-                    Some(next) if self.next_entries()?.is_empty() => (self.segment, self.record) = (next, 0),
+                match list(&self.directory)?
+                    .into_iter()
+                    .find(|&segment| segment > self.segment)
+                {
+                    Some(next) if self.next_entries()?.is_empty() => {
+                        (self.segment, self.record) = (next, 0)
+                    }
                     Some(_) => {}
                     None => return Ok(batch),
                 }
@@ -188,8 +218,12 @@ impl Cursor {
                     continue;
                 }
                 // Rotated away between the two looks: counted with the next piece.
-                let Some(bytes) = self.bytes(self.segment, &entry)? else { continue };
-                let rotated = self.position.map_or(0, |position| entry.position.saturating_sub(position));
+                let Some(bytes) = self.bytes(self.segment, &entry)? else {
+                    continue;
+                };
+                let rotated = self
+                    .position
+                    .map_or(0, |position| entry.position.saturating_sub(position));
                 self.position = Some(entry.position + u64::from(entry.length));
                 let bytes = bytes.get(skip..).unwrap_or_default().to_vec();
                 if bytes.is_empty() {
@@ -214,8 +248,14 @@ impl Cursor {
         };
         file.seek(SeekFrom::Start(self.record * ENTRY_BYTES as u64))?;
         let mut bytes = Vec::new();
-        file.take((BATCH * ENTRY_BYTES) as u64).read_to_end(&mut bytes)?;
-        Ok(bytes.as_chunks::<ENTRY_BYTES>().0.iter().map(Entry::decode).collect())
+        file.take((BATCH * ENTRY_BYTES) as u64)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes
+            .as_chunks::<ENTRY_BYTES>()
+            .0
+            .iter()
+            .map(Entry::decode)
+            .collect())
     }
 
     fn bytes(&self, segment: u64, entry: &Entry) -> io::Result<Option<Vec<u8>>> {

@@ -52,7 +52,11 @@ pub(crate) fn list(directory: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
-        if let Some(number) = name.to_str().and_then(|name| name.strip_suffix(".idx")).and_then(|number| number.parse().ok()) {
+        if let Some(number) = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".idx"))
+            .and_then(|number| number.parse().ok())
+        {
             found.push(number);
         }
     }
@@ -118,7 +122,11 @@ impl Entry {
             position: word(24),
             offset: word(32),
             length: u32::from_le_bytes(std::array::from_fn(|index| bytes[40 + index])),
-            stream: if bytes[44] == 0 { Stream::Out } else { Stream::Err },
+            stream: if bytes[44] == 0 {
+                Stream::Out
+            } else {
+                Stream::Err
+            },
         }
     }
 }
@@ -126,7 +134,12 @@ impl Entry {
 /// All records of a segment; a record cut off by a crash does not count.
 pub(crate) fn entries(directory: &Path, segment: u64) -> io::Result<Vec<Entry>> {
     let bytes = fs::read(index_path(directory, segment))?;
-    Ok(bytes.as_chunks::<ENTRY_BYTES>().0.iter().map(Entry::decode).collect())
+    Ok(bytes
+        .as_chunks::<ENTRY_BYTES>()
+        .0
+        .iter()
+        .map(Entry::decode)
+        .collect())
 }
 
 #[cfg(test)]
@@ -135,7 +148,15 @@ mod tests {
 
     #[test]
     fn a_record_reads_back() {
-        let entry = Entry { sequence: 1, time_ns: -2, lost: 3, position: 4, offset: 5, length: 6, stream: Stream::Err };
+        let entry = Entry {
+            sequence: 1,
+            time_ns: -2,
+            lost: 3,
+            position: 4,
+            offset: 5,
+            length: 6,
+            stream: Stream::Err,
+        };
         assert_eq!(Entry::decode(&entry.encode()), entry);
     }
 }

@@ -1,0 +1,248 @@
+//! Everything of ours, as the engine and the kernel have it; nothing is taken from the ledger.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use containerd_client::services::v1::{
+    ListContentRequest, ListStatusesRequest, snapshots::ListSnapshotsRequest,
+};
+use portlayer::runtime::{Finding, FindingClass, RuntimeError};
+
+use crate::{
+    cgroup::Layout,
+    client::Client,
+    container,
+    engine::{Places, is_shim},
+    error::{failed, refused},
+    host, lease,
+    probe::SNAPSHOTTER,
+    process,
+    root::blocking,
+    snapshot,
+};
+
+/// Lists it all, sorted, each thing once.
+pub(crate) async fn audit(
+    client: &Client,
+    places: &Places,
+    layout: &Layout,
+) -> Result<Vec<Finding>, RuntimeError> {
+    let mut found = engine(client).await?;
+    let (places, layout) = (places.clone(), layout.clone());
+    found.extend(blocking(move || kernel(&places, &layout)).await?);
+    Ok(found.into_iter().collect())
+}
+
+fn finding(class: FindingClass, name: impl Into<String>, owner: Option<String>) -> Finding {
+    Finding {
+        class,
+        name: name.into(),
+        owner,
+    }
+}
+
+async fn engine(client: &Client) -> Result<BTreeSet<Finding>, RuntimeError> {
+    let mut found = BTreeSet::new();
+    for process in process::list(client).await? {
+        found.insert(finding(
+            FindingClass::Process,
+            process.id.clone(),
+            Some(process.id),
+        ));
+    }
+    for container in container::list(client).await? {
+        let owner = container.labels.get(container::EXECUTOR).cloned();
+        found.insert(finding(FindingClass::Container, container.id, owner));
+    }
+    let request = ListSnapshotsRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        filters: Vec::new(),
+    };
+    let mut pages = client
+        .snapshots()
+        .list(request)
+        .await
+        .map_err(refused("list", "snapshots"))?
+        .into_inner();
+    while let Some(page) = pages
+        .message()
+        .await
+        .map_err(refused("list", "snapshots"))?
+    {
+        for info in page.info {
+            let owner = info.labels.get(snapshot::ELEMENT).cloned();
+            found.insert(finding(FindingClass::Snapshot, info.name, owner));
+        }
+    }
+    for name in lease::list(client).await? {
+        let owner = name
+            .strip_prefix("pl-")
+            .and_then(|rest| rest.rsplit_once("-r"))
+            .map(|(container, _)| container.to_owned());
+        found.insert(finding(FindingClass::Lease, name, owner));
+    }
+    let request = ListStatusesRequest {
+        filters: Vec::new(),
+    };
+    let ingests = client
+        .content()
+        .list_statuses(request)
+        .await
+        .map_err(refused("list", "ingests"))?
+        .into_inner();
+    for ingest in ingests.statuses {
+        found.insert(finding(FindingClass::Ingest, ingest.r#ref, None));
+    }
+    let request = ListContentRequest {
+        filters: Vec::new(),
+    };
+    let mut pages = client
+        .content()
+        .list(request)
+        .await
+        .map_err(refused("list", "content"))?
+        .into_inner();
+    while let Some(page) = pages.message().await.map_err(refused("list", "content"))? {
+        for info in page.info {
+            let owner = info.labels.get(snapshot::ELEMENT).cloned();
+            found.insert(finding(FindingClass::Content, info.digest, owner));
+        }
+    }
+    Ok(found)
+}
+
+fn kernel(places: &Places, layout: &Layout) -> Result<BTreeSet<Finding>, RuntimeError> {
+    let mut found = BTreeSet::new();
+    let shims =
+        host::processes(|process| is_shim(process, places)).map_err(failed("list", "processes"))?;
+    for shim in shims {
+        found.insert(finding(
+            FindingClass::Shim,
+            shim.pid.to_string(),
+            shim.flag("-id").map(str::to_owned),
+        ));
+    }
+    for group in layout.groups(&places.cgroup_parent) {
+        let below = group
+            .strip_prefix(&places.cgroup_parent)
+            .unwrap_or(&group)
+            .trim_start_matches('/')
+            .to_owned();
+        // The parent itself stays as long as the engine.
+        if let Some(container) = below
+            .split('/')
+            .next()
+            .filter(|container| !container.is_empty())
+        {
+            found.insert(finding(
+                FindingClass::Cgroup,
+                &group,
+                Some(container.to_owned()),
+            ));
+        }
+    }
+    for mount in
+        host::mounts_below(&places.directory).map_err(failed("read", "/proc/self/mountinfo"))?
+    {
+        let owner = component_after(&mount, &places.directory.join("containers"));
+        found.insert(finding(FindingClass::Mount, mount.to_string_lossy(), owner));
+    }
+    for name in names(Path::new("/run/netns")) {
+        if name.starts_with(&places.namespace) {
+            found.insert(finding(FindingClass::NetworkNamespace, name, None));
+        }
+    }
+    for container in names(&places.directory.join("containers")) {
+        for path in fifos(&places.directory.join("containers").join(&container)) {
+            found.insert(finding(
+                FindingClass::Fifo,
+                path.to_string_lossy(),
+                Some(container.clone()),
+            ));
+        }
+    }
+    for name in names(&places.runc_root().join(&places.namespace)) {
+        found.insert(finding(FindingClass::RuncState, name.clone(), Some(name)));
+    }
+    for name in names(&places.directory.join("logs")) {
+        found.insert(finding(FindingClass::Log, name.clone(), Some(name)));
+    }
+    found.extend(loop_devices(&places.directory));
+    found.extend(descriptors(&places.directory).map_err(failed("read", "/proc/self/fd"))?);
+    Ok(found)
+}
+
+/// The path component right below a directory.
+fn component_after(path: &Path, directory: &Path) -> Option<String> {
+    let below = path.strip_prefix(directory).ok()?;
+    Some(
+        below
+            .components()
+            .next()?
+            .as_os_str()
+            .to_string_lossy()
+            .into_owned(),
+    )
+}
+
+/// Names in a directory; none when it is not there.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// FIFOs of a container and its processes. Does not go into its root.
+fn fifos(container: &Path) -> Vec<PathBuf> {
+    let processes = container.join("p");
+    let directories = names(&processes)
+        .into_iter()
+        .map(|name| processes.join(name))
+        .chain([container.to_owned()]);
+    directories
+        .flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten())
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_fifo()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Loop devices whose file is ours.
+fn loop_devices(directory: &Path) -> Vec<Finding> {
+    names(Path::new("/sys/block"))
+        .into_iter()
+        .filter(|name| name.starts_with("loop"))
+        .filter_map(|name| {
+            let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
+            let file = file.trim_end().trim_end_matches(" (deleted)");
+            Path::new(file)
+                .starts_with(directory)
+                .then(|| finding(FindingClass::LoopDevice, name, Some(file.to_owned())))
+        })
+        .collect()
+}
+
+/// Descriptors of this process to files of ours that were deleted: what they held is freed only when they are closed.
+fn descriptors(directory: &Path) -> std::io::Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let Ok(target) = fs::read_link(entry?.path()) else {
+            continue;
+        };
+        let text = target.to_string_lossy();
+        if let Some(deleted) = text.strip_suffix(" (deleted)")
+            && Path::new(deleted).starts_with(directory)
+        {
+            found.push(finding(
+                FindingClass::Descriptor,
+                deleted,
+                component_after(Path::new(deleted), &directory.join("containers")),
+            ));
+        }
+    }
+    Ok(found)
+}

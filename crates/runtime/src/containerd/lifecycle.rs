@@ -1,0 +1,402 @@
+//! The verbs that make and remove containers and processes.
+
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
+
+use oci_spec::runtime::Process;
+use portlayer::{
+    runtime::{
+        ContainerId, ContainerPlan, OutputPlan, ProcessExit, ProcessId, ProcessPlan, RuntimeError,
+        RuntimeErrorKind,
+    },
+    store::MountSource,
+    task::ExitReason,
+    time::Timestamp,
+};
+
+use super::{
+    Shared,
+    tracked::{Tracked, lock},
+};
+use crate::{
+    container,
+    error::failed,
+    exits, lease, options, parts,
+    place::{ContainerPlace, ContainerRecord, ProcessPlace, ProcessRecord},
+    process::{self, Name},
+    root::{self, blocking, error_text},
+    status::Word,
+    users::{self, UserError},
+};
+
+/// How long the processes of a container may take to leave its cgroup after SIGKILL.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long init may take to say that the program runs. It is an execve away.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Looks at the root, then fills copy-up volumes and mounts parts of volumes. Blocks.
+pub(super) fn check_mounts(
+    plan: &ContainerPlan,
+    place: &ContainerPlace,
+) -> Result<(), RuntimeError> {
+    let directory = users::open_root(&place.root())
+        .map_err(failed("open root of", plan.executor.to_string()))?;
+    root::check(plan, directory.as_fd())?;
+    for mount in plan.mounts.iter().filter(|mount| mount.copy_up) {
+        parts::copy_up(&place.root(), mount)?;
+    }
+    for (number, mount) in plan.mounts.iter().enumerate() {
+        if let (MountSource::Path(source), Some(part)) = (&mount.source, &mount.sub_path) {
+            parts::mount_part(source, part, &place.part(number)).map_err(|error| {
+                let kind = RuntimeErrorKind::MountTarget {
+                    target: mount.target.clone(),
+                    rule: "its sub path cannot be mounted",
+                };
+                RuntimeError::new(
+                    kind,
+                    "mount a part of",
+                    mount.volume.to_string(),
+                    error.to_string(),
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The OCI process with the user filled in from the root's own files. Blocks.
+fn with_user(plan: &ProcessPlan, place: &ContainerPlace) -> Result<Process, RuntimeError> {
+    let object = plan.task.to_string();
+    let directory =
+        users::open_root(&place.root()).map_err(failed("open root for", object.clone()))?;
+    let user = users::look_up(directory.as_fd(), &plan.user_text).map_err(|error| {
+        let kind = match error {
+            UserError::Unknown { .. } => RuntimeErrorKind::UnknownUser,
+            UserError::File(..) => RuntimeErrorKind::Internal,
+        };
+        RuntimeError::new(kind, "look up the user of", object, error_text(&error))
+    })?;
+    let mut process = plan.process.clone();
+    let mut oci = process.user().clone();
+    // Groups the caller asked for come on top of those of the image.
+    let mut groups = user.groups;
+    groups.extend(oci.additional_gids().clone().unwrap_or_default());
+    groups.sort_unstable();
+    groups.dedup();
+    oci.set_uid(user.uid);
+    oci.set_gid(user.gid);
+    oci.set_additional_gids((!groups.is_empty()).then_some(groups));
+    process.set_user(oci);
+    let mut environment = process.env().clone().unwrap_or_default();
+    if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
+        environment.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+        process.set_env(Some(environment));
+    }
+    Ok(process)
+}
+
+fn token() -> Result<String, RuntimeError> {
+    let mut bytes = [0u8; 16];
+    std::io::Read::read_exact(
+        &mut std::fs::File::open("/dev/urandom").map_err(failed("open", "/dev/urandom"))?,
+        &mut bytes,
+    )
+    .map_err(failed("read", "/dev/urandom"))?;
+    Ok(hex::encode(bytes))
+}
+
+pub(super) async fn create_container(
+    shared: &Arc<Shared>,
+    plan: &ContainerPlan,
+    primary: &ProcessPlan,
+) -> Result<(), RuntimeError> {
+    let place = shared.place(&plan.id);
+    let (all, whole, first) = (Arc::clone(shared), plan.clone(), primary.clone());
+    let spec = blocking(move || {
+        let object = || whole.executor.to_string();
+        let process = with_user(&first, &place)?;
+        let record = ContainerRecord {
+            executor: whole.executor.clone(),
+            primary: first.id.name.clone(),
+            token: token()?,
+        };
+        place
+            .write(&record)
+            .map_err(failed("make the directory of", object()))?;
+        crate::io::make_fifo(&place.status(), 0o622)
+            .map_err(failed("make the status of", object()))?;
+        container::complete(
+            &whole,
+            process,
+            &place,
+            &record,
+            &all.init,
+            &all.cgroup(&whole.id),
+        )
+    })
+    .await?;
+    container::create(&shared.client, plan, &spec, shared.options()).await
+}
+
+pub(super) async fn delete_container(
+    shared: &Arc<Shared>,
+    id: &ContainerId,
+) -> Result<(), RuntimeError> {
+    container::delete(&shared.client, id.as_str()).await?;
+    lock(&shared.tracked).retain(|process, _| process.container != *id);
+    let (all, id) = (Arc::clone(shared), id.clone());
+    blocking(move || {
+        all.layout
+            .remove(&all.cgroup(&id), KILL_LIMIT)
+            .map_err(failed("remove cgroup of", id.as_str()))?;
+        let place = all.place(&id);
+        // The root has a verb of its own, which comes later and needs the directory still.
+        for entry in ["p", "parts"] {
+            let directory = place.directory().join(entry);
+            crate::host::unmount_below(&directory).map_err(failed("unmount below", id.as_str()))?;
+            match std::fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed("remove", id.as_str())(error));
+                }
+                _ => {}
+            }
+        }
+        for entry in ["status", "container.json"] {
+            match std::fs::remove_file(place.directory().join(entry)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed("remove", id.as_str())(error));
+                }
+                _ => {}
+            }
+        }
+        // Empty now unless the root is still mounted; then remove_root takes it.
+        let _ = std::fs::remove_dir(place.directory());
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn create_process(
+    shared: &Arc<Shared>,
+    plan: &ProcessPlan,
+) -> Result<(), RuntimeError> {
+    let terminal = plan.process.terminal().unwrap_or(false);
+    let (all, whole) = (Arc::clone(shared), plan.clone());
+    let (tracked, process) = blocking(move || {
+        let place = all.place(&whole.id.container);
+        let Some(owner) = place
+            .read()
+            .map_err(failed("read the record of", whole.id.container.as_str()))?
+        else {
+            return Err(RuntimeError::new(
+                RuntimeErrorKind::NotFound,
+                "create process in",
+                whole.id.container.as_str(),
+                "no such container",
+            ));
+        };
+        // The primary's is part of the container's record already.
+        let process = if whole.primary {
+            None
+        } else {
+            Some(with_user(&whole, &place)?)
+        };
+        let record = ProcessRecord {
+            executor: owner.executor,
+            task: whole.task.clone(),
+            primary: whole.primary,
+            terminal,
+            stdin: whole.stdin,
+            log_stdout: whole.stdout != OutputPlan::Discard,
+            log_stderr: whole.stderr != OutputPlan::Discard,
+            oom_kills_before: all.layout.usage(&all.cgroup(&whole.id.container)).oom_kills,
+        };
+        let required = whole.stdout == OutputPlan::Required || whole.stderr == OutputPlan::Required;
+        let tracked = match Tracked::create(&all, &whole.id, record.clone()) {
+            Err(error) if !required => {
+                tracing::warn!(%error, text = error.text, "output is not stored");
+                let silent = ProcessRecord {
+                    log_stdout: false,
+                    log_stderr: false,
+                    ..record
+                };
+                Tracked::create(&all, &whole.id, silent)?
+            }
+            other => other?,
+        };
+        Ok((tracked, process))
+    })
+    .await?;
+    let made = match process {
+        None => {
+            process::create(
+                &shared.client,
+                plan.id.container.as_str(),
+                tracked.streams(),
+                shared.options(),
+            )
+            .await
+        }
+        Some(process) => {
+            let any = options::process_any(&process).map_err(|error| {
+                RuntimeError::new(
+                    RuntimeErrorKind::Internal,
+                    "encode",
+                    plan.task.to_string(),
+                    error.to_string(),
+                )
+            })?;
+            process::exec(&shared.client, &tracked.name(), tracked.streams(), any).await
+        }
+    };
+    if let Err(error) = made {
+        if error.kind != RuntimeErrorKind::AlreadyExists {
+            let place = tracked.place.clone();
+            drop(tracked);
+            blocking(move || {
+                place
+                    .remove()
+                    .map_err(failed("remove", "process directory"))
+            })
+            .await?;
+        }
+        return Err(error);
+    }
+    lock(&shared.tracked).insert(plan.id.clone(), tracked);
+    Ok(())
+}
+
+pub(super) async fn start_process(
+    shared: &Arc<Shared>,
+    tracked: &Arc<Tracked>,
+) -> Result<(), RuntimeError> {
+    let name = tracked.name();
+    let Some(status) = &tracked.status else {
+        process::start(&shared.client, &name).await?;
+        tracked.wait_in_background(shared);
+        tracked.release_stdin();
+        return Ok(());
+    };
+    let mut word = status.subscribe();
+    // Waited for before it is started: the answer is under way when it ends.
+    tracked.wait_in_background(shared);
+    process::start(&shared.client, &name).await?;
+    tracked.release_stdin();
+    let said = async {
+        tokio::select! {
+            word = word.wait_for(|word| *word != Word::Nothing) => word.map_or(Word::Nothing, |word| *word),
+            // It can end before its word is read.
+            _ = tracked.ended() => status.now(),
+        }
+    };
+    let object = tracked.record.task.to_string();
+    match tokio::time::timeout(START_LIMIT, said).await {
+        Ok(Word::Failed(errno)) => {
+            let kind = if matches!(errno, 2 | 20) {
+                RuntimeErrorKind::ExecutableNotFound
+            } else {
+                RuntimeErrorKind::NotExecutable
+            };
+            let text = std::io::Error::from_raw_os_error(errno).to_string();
+            Err(RuntimeError::new(kind, "start", object, text))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(RuntimeError::new(
+            RuntimeErrorKind::Timeout,
+            "start",
+            object,
+            "init did not say that it runs",
+        )),
+    }
+}
+
+pub(super) async fn delete_process(
+    shared: &Arc<Shared>,
+    id: &ProcessId,
+    primary: bool,
+    force: bool,
+) -> Result<(), RuntimeError> {
+    let name = Name::new(id, primary);
+    let tracked = lock(&shared.tracked).get(id).cloned();
+    if primary {
+        let ended = tracked
+            .as_ref()
+            .is_some_and(|tracked| tracked.exit().is_some());
+        let state = process::get(&shared.client, &name)
+            .await?
+            .map(|process| process.status());
+        let created = state == Some(containerd_client::types::v1::Status::Created);
+        // Further tasks may go on in its container; the container ends with the primary's deletion.
+        if force || ended || created {
+            process::end_container(&shared.client, &name.container).await?;
+        }
+    } else if force {
+        process::kill(&shared.client, &name, 9, false).await?;
+        let ended = tokio::time::timeout(KILL_LIMIT, exits::wait(&shared.client, &name)).await;
+        if ended.is_err() {
+            return Err(RuntimeError::new(
+                RuntimeErrorKind::Timeout,
+                "kill",
+                id.name.clone(),
+                "it does not end",
+            ));
+        }
+    }
+    process::delete(&shared.client, &name).await?;
+    lock(&shared.tracked).remove(id);
+    let (all, id) = (Arc::clone(shared), id.clone());
+    blocking(move || {
+        ProcessPlace::of(&all.containers, &id)
+            .remove()
+            .map_err(failed("remove the directory of", id.name))
+    })
+    .await
+}
+
+/// Removes everything a name stands for, whatever is there.
+pub(super) async fn purge(shared: &Arc<Shared>, id: &ContainerId) -> Result<(), RuntimeError> {
+    let client = &shared.client;
+    let name = Name {
+        container: id.as_str().to_owned(),
+        exec: String::new(),
+    };
+    let is_listed = process::list(client)
+        .await?
+        .iter()
+        .any(|process| process.id == id.as_str() || process.container_id == id.as_str());
+    if is_listed {
+        container::create_stand_in(client, id.as_str(), shared.options()).await?;
+        process::end_container(client, id.as_str()).await?;
+        process::delete(client, &name).await?;
+    }
+    delete_container(shared, id).await?;
+    root::remove(client, id.as_str(), &shared.place(id).root()).await?;
+    for scope in lease::list(client).await? {
+        if scope
+            .strip_prefix("pl-")
+            .and_then(|rest| rest.rsplit_once("-r"))
+            .is_some_and(|(container, _)| container == id.as_str())
+        {
+            lease::delete(client, &scope, true).await?;
+        }
+    }
+    let place = shared.place(id);
+    blocking(move || {
+        place
+            .remove()
+            .map_err(failed("remove the directory of", "container"))
+    })
+    .await
+}
+
+/// The end of a process nobody knows.
+pub(super) fn lost() -> ProcessExit {
+    ProcessExit {
+        reason: ExitReason::Lost,
+        code: None,
+        signal: None,
+        exited: Timestamp::now(),
+        cpu_ns: None,
+        memory_peak_bytes: None,
+    }
+}

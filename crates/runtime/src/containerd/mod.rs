@@ -1,0 +1,542 @@
+//! [`Runtime`] over a containerd.
+
+mod input;
+mod lifecycle;
+mod tracked;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use containerd_client::types::v1::{Process as EngineProcess, Status as EngineState};
+use portlayer::{
+    element::ElementId,
+    runtime::{
+        ContainerId, ContainerPlan, Delivery, Finding, FoundContainer, InputStream, LogQuery,
+        LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime,
+        RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
+    },
+    store::{Access, MountSource},
+};
+
+use crate::{
+    audit,
+    cgroup::Layout,
+    client::Client,
+    container,
+    engine::{Engine, EngineError, Places},
+    error::failed,
+    init,
+    io::{LogBounds, Logs, Pump, reader},
+    lease, live,
+    live::LiveError,
+    place::ContainerPlace,
+    probe,
+    process::{self, Name},
+    root::{self, blocking, error_text},
+};
+use tracked::{Tracked, lock};
+
+/// The signal that init passes on as SIGKILL, and the one for SIGSTOP (see `crates/init`).
+const KILL_BY_INIT: i32 = 64;
+const STOP_BY_INIT: i32 = 63;
+
+/// The runtime of a node: one containerd and what belongs to it.
+pub struct Containerd {
+    shared: Arc<Shared>,
+    engine: Mutex<Option<Engine>>,
+}
+
+/// What the waiters share with the calls.
+pub(crate) struct Shared {
+    client: Client,
+    places: Places,
+    runc: String,
+    layout: Layout,
+    info: RuntimeInfo,
+    init: PathBuf,
+    containers: PathBuf,
+    logs: Logs,
+    pump: Pump,
+    tracked: Mutex<HashMap<ProcessId, Arc<Tracked>>>,
+}
+
+impl Shared {
+    fn cgroup(&self, id: &ContainerId) -> String {
+        format!("{}/{}", self.places.cgroup_parent, id.as_str())
+    }
+
+    fn place(&self, id: &ContainerId) -> ContainerPlace {
+        ContainerPlace::new(&self.containers, id)
+    }
+
+    fn options(&self) -> prost_types::Any {
+        crate::options::RuncOptions::any(&self.runc, &self.places.runc_root())
+    }
+}
+
+impl Containerd {
+    /// Takes an engine: finds out what it can do, installs init, begins to serve streams. Fails with a plain message when
+    /// something that is needed is missing.
+    pub async fn open(engine: Engine) -> Result<Containerd, RuntimeError> {
+        let info = probe::probe(&engine).await?;
+        let places = engine.places().clone();
+        let directory = places.directory.clone();
+        let init = blocking(move || {
+            init::install(&directory)
+                .map_err(failed("install init in", directory.display().to_string()))
+        })
+        .await?;
+        let shared = Shared {
+            client: engine.client(),
+            runc: engine.config().runc.clone(),
+            layout: Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?,
+            info,
+            init,
+            containers: places.directory.join("containers"),
+            logs: Logs::new(places.directory.join("logs"), LogBounds::default()),
+            pump: Pump::start().map_err(failed("start", "the thread that serves streams"))?,
+            tracked: Mutex::default(),
+            places,
+        };
+        Ok(Containerd {
+            shared: Arc::new(shared),
+            engine: Mutex::new(Some(engine)),
+        })
+    }
+
+    /// A client of the engine, for the stores.
+    pub fn client(&self) -> Client {
+        self.shared.client.clone()
+    }
+
+    /// Where the engine's things are.
+    pub fn places(&self) -> &Places {
+        &self.shared.places
+    }
+
+    /// Kills every task, ends the engine and removes its directory with everything in it. Further calls find no engine. Idempotent.
+    pub async fn stop(&self) -> Result<(), EngineError> {
+        let engine = lock(&self.engine).take();
+        match engine {
+            Some(engine) => engine.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Kills every task and ends the engine, but keeps images, volumes and logs for the next start. Idempotent.
+    pub async fn halt(&self) -> Result<(), EngineError> {
+        let engine = lock(&self.engine).take();
+        match engine {
+            Some(engine) => engine.halt().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The process, from memory or from the disk; starts waiting for its end.
+    async fn tracked(&self, id: &ProcessId) -> Result<Option<Arc<Tracked>>, RuntimeError> {
+        if let Some(tracked) = lock(&self.shared.tracked).get(id) {
+            return Ok(Some(Arc::clone(tracked)));
+        }
+        let (shared, wanted) = (Arc::clone(&self.shared), id.clone());
+        let Some(found) = blocking(move || Tracked::find(&shared, &wanted)).await? else {
+            return Ok(None);
+        };
+        let tracked = Arc::clone(
+            lock(&self.shared.tracked)
+                .entry(id.clone())
+                .or_insert(found),
+        );
+        tracked.wait_in_background(&self.shared);
+        Ok(Some(tracked))
+    }
+
+    async fn known(
+        &self,
+        verb: &'static str,
+        id: &ProcessId,
+    ) -> Result<Arc<Tracked>, RuntimeError> {
+        let missing = || {
+            RuntimeError::new(
+                RuntimeErrorKind::NotFound,
+                verb,
+                id.name.clone(),
+                "no such process",
+            )
+        };
+        self.tracked(id).await?.ok_or_else(missing)
+    }
+
+    /// Host process id of the container's init.
+    async fn init_pid(&self, verb: &'static str, id: &ContainerId) -> Result<u32, RuntimeError> {
+        let name = Name {
+            container: id.as_str().to_owned(),
+            exec: String::new(),
+        };
+        match process::get(&self.shared.client, &name).await? {
+            Some(process)
+                if matches!(
+                    process.status(),
+                    EngineState::Running | EngineState::Paused | EngineState::Created
+                ) =>
+            {
+                Ok(process.pid)
+            }
+            Some(_) => Err(RuntimeError::new(
+                RuntimeErrorKind::State,
+                verb,
+                id.as_str(),
+                "the container has ended",
+            )),
+            None => Err(RuntimeError::new(
+                RuntimeErrorKind::NotFound,
+                verb,
+                id.as_str(),
+                "no such container",
+            )),
+        }
+    }
+
+    async fn state_of(&self, tracked: &Tracked, process: Option<EngineProcess>) -> ProcessState {
+        if let Some(exit) = tracked.exit() {
+            return ProcessState::Stopped(exit);
+        }
+        match process.map(|process| process.status()) {
+            Some(EngineState::Created) => ProcessState::Created,
+            Some(EngineState::Running) => ProcessState::Running,
+            Some(EngineState::Paused | EngineState::Pausing) => ProcessState::Paused,
+            // The waiter knows it in a moment, with everything that belongs to it.
+            Some(EngineState::Stopped) => ProcessState::Stopped(tracked.ended().await),
+            Some(EngineState::Unknown) | None => ProcessState::Unknown,
+        }
+    }
+}
+
+fn live_error(verb: &'static str, object: &str) -> impl FnOnce(LiveError) -> RuntimeError {
+    let object = object.to_owned();
+    move |error| {
+        let kind = match &error {
+            LiveError::Unsupported => RuntimeErrorKind::Unsupported,
+            LiveError::Busy => RuntimeErrorKind::Busy,
+            LiveError::Target(_) => RuntimeErrorKind::MountTarget {
+                target: object.clone(),
+                rule: "is missing and cannot be made",
+            },
+            LiveError::Io(_) => RuntimeErrorKind::Internal,
+        };
+        RuntimeError::new(kind, verb, object, error_text(&error))
+    }
+}
+
+#[async_trait]
+impl Runtime for Containerd {
+    async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
+        Ok(self.shared.info.clone())
+    }
+
+    async fn begin(&self, scope: &Scope) -> Result<(), RuntimeError> {
+        lease::create(&self.shared.client, scope.as_str()).await
+    }
+
+    async fn end(&self, scope: &Scope) -> Result<(), RuntimeError> {
+        lease::delete(&self.shared.client, scope.as_str(), false).await
+    }
+
+    async fn prepare_root(
+        &self,
+        scope: &Scope,
+        id: &ContainerId,
+        plan: &RootPlan,
+    ) -> Result<(), RuntimeError> {
+        let leased = self.shared.client.leased(scope.as_str()).map_err(|error| {
+            RuntimeError::new(
+                RuntimeErrorKind::Internal,
+                "use lease",
+                scope.as_str(),
+                error.to_string(),
+            )
+        })?;
+        root::prepare(&leased, id.as_str(), plan, &self.shared.place(id).root()).await
+    }
+
+    async fn remove_root(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        root::remove(
+            &self.shared.client,
+            id.as_str(),
+            &self.shared.place(id).root(),
+        )
+        .await
+    }
+
+    async fn check_mounts(&self, plan: &ContainerPlan) -> Result<(), RuntimeError> {
+        let (plan, place) = (plan.clone(), self.shared.place(&plan.id));
+        blocking(move || lifecycle::check_mounts(&plan, &place)).await
+    }
+
+    async fn create_container(
+        &self,
+        _scope: &Scope,
+        plan: &ContainerPlan,
+        primary: &ProcessPlan,
+    ) -> Result<(), RuntimeError> {
+        lifecycle::create_container(&self.shared, plan, primary).await
+    }
+
+    async fn delete_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        lifecycle::delete_container(&self.shared, id).await
+    }
+
+    async fn create_process(&self, plan: &ProcessPlan) -> Result<(), RuntimeError> {
+        lifecycle::create_process(&self.shared, plan).await
+    }
+
+    async fn start_process(&self, id: &ProcessId, _primary: bool) -> Result<(), RuntimeError> {
+        let tracked = self.known("start process", id).await?;
+        lifecycle::start_process(&self.shared, &tracked).await
+    }
+
+    async fn wait_process(
+        &self,
+        id: &ProcessId,
+        _primary: bool,
+    ) -> Result<ProcessExit, RuntimeError> {
+        match self.tracked(id).await? {
+            Some(tracked) => Ok(tracked.ended().await),
+            None => Ok(lifecycle::lost()),
+        }
+    }
+
+    async fn delete_process(
+        &self,
+        id: &ProcessId,
+        primary: bool,
+        force: bool,
+    ) -> Result<(), RuntimeError> {
+        lifecycle::delete_process(&self.shared, id, primary, force).await
+    }
+
+    async fn signal(
+        &self,
+        id: &ProcessId,
+        primary: bool,
+        signal: i32,
+        scope: SignalScope,
+    ) -> Result<Delivery, RuntimeError> {
+        let Some(tracked) = self.tracked(id).await? else {
+            return Ok(Delivery::NotRunning);
+        };
+        if tracked.exit().is_some() && (scope == SignalScope::Process || !primary) {
+            return Ok(Delivery::AlreadyExited);
+        }
+        let all = scope == SignalScope::All;
+        // What goes to init alone is meant for the task it started.
+        let passed_on = match signal {
+            9 if primary && !all => KILL_BY_INIT,
+            19 if primary && !all => STOP_BY_INIT,
+            other => other,
+        };
+        let number = u32::try_from(passed_on).map_err(|_| {
+            RuntimeError::new(
+                RuntimeErrorKind::Internal,
+                "signal process",
+                id.name.clone(),
+                "a signal is a positive number",
+            )
+        })?;
+        let name = Name::new(id, primary || all);
+        if process::kill(&self.shared.client, &name, number, all).await? {
+            Ok(Delivery::Delivered)
+        } else if tracked.exit().is_some()
+            || process::get(&self.shared.client, &name).await?.is_some()
+        {
+            Ok(Delivery::AlreadyExited)
+        } else {
+            Ok(Delivery::NotRunning)
+        }
+    }
+
+    async fn set_paused(&self, id: &ContainerId, paused: bool) -> Result<Delivery, RuntimeError> {
+        let name = Name {
+            container: id.as_str().to_owned(),
+            exec: String::new(),
+        };
+        match process::get(&self.shared.client, &name)
+            .await?
+            .map(|process| process.status())
+        {
+            Some(EngineState::Stopped) => Ok(Delivery::AlreadyExited),
+            // Repeating it is no error.
+            Some(EngineState::Paused) if paused => Ok(Delivery::Delivered),
+            Some(EngineState::Running) if !paused => Ok(Delivery::Delivered),
+            Some(EngineState::Running | EngineState::Paused | EngineState::Pausing) => {
+                let there = process::set_paused(&self.shared.client, id.as_str(), paused).await?;
+                Ok(if there {
+                    Delivery::Delivered
+                } else {
+                    Delivery::NotRunning
+                })
+            }
+            _ => Ok(Delivery::NotRunning),
+        }
+    }
+
+    async fn process_state(
+        &self,
+        id: &ProcessId,
+        primary: bool,
+    ) -> Result<ProcessState, RuntimeError> {
+        let Some(tracked) = self.tracked(id).await? else {
+            return Ok(ProcessState::Unknown);
+        };
+        let process = process::get(&self.shared.client, &Name::new(id, primary)).await?;
+        Ok(self.state_of(&tracked, process).await)
+    }
+
+    async fn attach_mount(&self, id: &ContainerId, mount: &MountPlan) -> Result<(), RuntimeError> {
+        let pid = self.init_pid("attach mount to", id).await?;
+        let mount = mount.clone();
+        let MountSource::Path(source) = mount.source.clone() else {
+            let text = "a fresh tmpfs cannot be attached to a running container";
+            return Err(RuntimeError::new(
+                RuntimeErrorKind::Unsupported,
+                "attach mount",
+                mount.volume.to_string(),
+                text,
+            ));
+        };
+        let part = self
+            .shared
+            .place(id)
+            .part(usize::from_str_radix(&mount.volume.digest_hex()[..8], 16).unwrap_or_default());
+        blocking(move || {
+            let source = match &mount.sub_path {
+                None => source,
+                Some(sub_path) => {
+                    crate::parts::mount_part(&source, sub_path, &part)
+                        .map_err(failed("mount a part of", mount.volume.to_string()))?;
+                    part
+                }
+            };
+            let read_only = mount.access == Access::ReadOnly;
+            live::attach(pid, &source, &mount.target, read_only)
+                .map_err(live_error("attach mount", &mount.target))
+        })
+        .await
+    }
+
+    async fn detach_mount(&self, id: &ContainerId, target: &str) -> Result<(), RuntimeError> {
+        let pid = match self.init_pid("detach mount from", id).await {
+            // Its mounts went with it.
+            Err(error)
+                if matches!(
+                    error.kind,
+                    RuntimeErrorKind::NotFound | RuntimeErrorKind::State
+                ) =>
+            {
+                return Ok(());
+            }
+            other => other?,
+        };
+        let target = target.to_owned();
+        blocking(move || live::detach(pid, &target).map_err(live_error("detach mount", &target)))
+            .await
+    }
+
+    async fn write_stdin(
+        &self,
+        id: &ProcessId,
+        _primary: bool,
+        input: InputStream,
+    ) -> Result<(), RuntimeError> {
+        let tracked = self.known("write to", id).await?;
+        input::write(&self.shared, &tracked, input).await
+    }
+
+    async fn resize(
+        &self,
+        id: &ProcessId,
+        primary: bool,
+        columns: u16,
+        rows: u16,
+    ) -> Result<(), RuntimeError> {
+        process::resize(&self.shared.client, &Name::new(id, primary), columns, rows).await
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<LogReader, RuntimeError> {
+        Ok(reader(&self.shared.logs, query))
+    }
+
+    async fn remove_logs(&self, executor: &ElementId) -> Result<(), RuntimeError> {
+        let (shared, executor) = (Arc::clone(&self.shared), executor.clone());
+        blocking(move || {
+            shared
+                .logs
+                .remove(&executor)
+                .map_err(failed("remove logs of", executor.to_string()))
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<FoundContainer>, RuntimeError> {
+        let mut found = Vec::new();
+        let processes = process::list(&self.shared.client).await?;
+        for container in container::list(&self.shared.client).await? {
+            let Some(executor) = container.labels.get(container::EXECUTOR) else {
+                continue;
+            };
+            let id = ContainerId::from_engine(container.id);
+            let place = self.shared.place(&id);
+            let record = blocking(move || {
+                place
+                    .read()
+                    .map_err(failed("read the record of", "container"))
+            })
+            .await?;
+            let process = processes
+                .iter()
+                .find(|process| process.id == id.as_str())
+                .cloned();
+            let tracked = match record {
+                Some(record) => {
+                    self.tracked(&ProcessId {
+                        container: id.clone(),
+                        name: record.primary,
+                    })
+                    .await?
+                }
+                None => None,
+            };
+            let primary = match (tracked, process) {
+                (Some(tracked), process) => Some(self.state_of(&tracked, process).await),
+                (None, Some(_)) => Some(ProcessState::Unknown),
+                (None, None) => None,
+            };
+            found.push(FoundContainer {
+                id,
+                executor: executor.parse().ok(),
+                primary,
+            });
+        }
+        Ok(found)
+    }
+
+    async fn purge(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        lifecycle::purge(&self.shared, id).await
+    }
+
+    async fn audit(&self) -> Result<Vec<Finding>, RuntimeError> {
+        audit::audit(
+            &self.shared.client,
+            &self.shared.places,
+            &self.shared.layout,
+        )
+        .await
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.shared.places.directory.clone()
+    }
+}
