@@ -1,3 +1,5 @@
 //! Tests against a real containerd. They need root.
 
 mod engine;
+mod image;
+mod volume;

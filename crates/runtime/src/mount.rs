@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use containerd_client::types::Mount;
 use nix::errno::Errno;
@@ -127,10 +128,16 @@ fn mount_with_relative_lowers(
 /// # Errors
 /// [`StoreError::InUse`] while something has it open.
 pub fn unmount(target: &Path) -> Result<(), StoreError> {
+    let mut patience = 40;
     loop {
         match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(Errno::EINTR) => {}
             Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            // A process that was just forked holds our descriptors until it calls exec.
+            Err(Errno::EBUSY) if patience > 0 => {
+                patience -= 1;
+                std::thread::sleep(Duration::from_millis(25));
+            }
             Err(Errno::EBUSY) => return Err(StoreError::InUse("its mount is busy")),
             Err(errno) => return Err(failed("unmount", target, errno)),
         }
