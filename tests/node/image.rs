@@ -65,10 +65,7 @@ pub(super) fn image_store(node: &mut Node) -> ImageStore {
         staging,
         limits,
     };
-    ImageStore::new(
-        Connection::new(node.engine().client(), "overlayfs"),
-        config,
-    )
+    ImageStore::new(Connection::new(node.engine().client(), "overlayfs"), config)
 }
 
 pub(super) async fn put_image(
@@ -111,7 +108,10 @@ pub(super) fn holdings(node: &mut Node) -> String {
             .output()
             .unwrap();
         assert!(output.status.success(), "ctr {arguments:?}: {output:?}");
-        text.push_str(&format!("{arguments:?}\n{}", String::from_utf8_lossy(&output.stdout)));
+        text.push_str(&format!(
+            "{arguments:?}\n{}",
+            String::from_utf8_lossy(&output.stdout)
+        ));
     }
     if let Ok(entries) = std::fs::read_dir(places.directory.join("staging")) {
         for entry in entries {
@@ -168,7 +168,9 @@ async fn the_busybox_image_is_stored_and_removed_without_a_trace() {
             limits: ImageLimits::default(),
         },
     );
-    let archive = layout::busybox(Path::new("/bin/busybox")).unwrap().oci_archive();
+    let archive = layout::busybox(Path::new("/bin/busybox"))
+        .unwrap()
+        .oci_archive();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
     let id = id("image://images/busybox");
@@ -201,15 +203,28 @@ async fn every_form_of_an_image_gives_the_same_files() {
     let mut node = Node::start().await;
     let store = image_store(&mut node);
     let before = holdings(&mut node);
-    let tar = TarBuilder::new().dir("etc", 0o755).file("etc/f", 0o644, b"content").finish();
+    let tar = TarBuilder::new()
+        .dir("etc", 0o755)
+        .file("etc/f", 0o644, b"content")
+        .finish();
     let image = |packing| ImageBuilder::new().layer(&tar, packing).unwrap();
     let forms = [
         ("oci", image(Packing::Gzip).oci_archive()),
         ("oci-plain", image(Packing::Plain).oci_archive()),
         ("oci-zstd", image(Packing::Zstd).oci_archive()),
-        ("oci-in-gzip", Packing::Gzip.pack(&image(Packing::Gzip).oci_archive()).unwrap()),
+        (
+            "oci-in-gzip",
+            Packing::Gzip
+                .pack(&image(Packing::Gzip).oci_archive())
+                .unwrap(),
+        ),
         ("docker", image(Packing::Plain).docker_archive()),
-        ("docker-in-zstd", Packing::Zstd.pack(&image(Packing::Plain).docker_archive()).unwrap()),
+        (
+            "docker-in-zstd",
+            Packing::Zstd
+                .pack(&image(Packing::Plain).docker_archive())
+                .unwrap(),
+        ),
         ("layer", tar.clone()),
         ("layer-gzip", Packing::Gzip.pack(&tar).unwrap()),
         ("layer-zstd", Packing::Zstd.pack(&tar).unwrap()),
@@ -217,19 +232,31 @@ async fn every_form_of_an_image_gives_the_same_files() {
     let mut snapshots = Vec::new();
     for (name, data) in &forms {
         let name = format!("image://images/{name}");
-        let (record, stored) = put_image(&store, &name, None, Some(data.clone())).await.unwrap();
+        let (record, stored) = put_image(&store, &name, None, Some(data.clone()))
+            .await
+            .unwrap();
         let tree = files(&read_all(store.export_tree(&record).await.unwrap()).await);
-        assert_eq!(tree.get("etc/f").map(Vec::as_slice), Some(&b"content"[..]), "{name}: {tree:?}");
+        assert_eq!(
+            tree.get("etc/f").map(Vec::as_slice),
+            Some(&b"content"[..]),
+            "{name}: {tree:?}"
+        );
         snapshots.push(stored.keys["snapshot"].clone());
     }
     snapshots.dedup();
     assert_eq!(snapshots.len(), 1, "the same layer is one snapshot");
     // Removing all but the last leaves it whole.
     for (name, _) in &forms[..8] {
-        store.remove(&id(&format!("image://images/{name}")), &StoreKeys::new()).await.unwrap();
+        store
+            .remove(&id(&format!("image://images/{name}")), &StoreKeys::new())
+            .await
+            .unwrap();
     }
     assert!(holdings(&mut node).contains(&snapshots[0]));
-    store.remove(&id("image://images/layer-zstd"), &StoreKeys::new()).await.unwrap();
+    store
+        .remove(&id("image://images/layer-zstd"), &StoreKeys::new())
+        .await
+        .unwrap();
     assert_eq!(holdings(&mut node), before);
     node.end().await;
 }
@@ -239,8 +266,14 @@ async fn a_layer_on_a_parent_hides_adds_and_inherits() {
     let mut node = Node::start().await;
     let store = image_store(&mut node);
     let before = holdings(&mut node);
-    let (parent, first) =
-        put_image(&store, "image://images/base", None, Some(base().oci_archive())).await.unwrap();
+    let (parent, first) = put_image(
+        &store,
+        "image://images/base",
+        None,
+        Some(base().oci_archive()),
+    )
+    .await
+    .unwrap();
     let layer = TarBuilder::new()
         .file(".wh.gone", 0o644, b"")
         .file("etc/app", 0o644, b"app")
@@ -248,9 +281,13 @@ async fn a_layer_on_a_parent_hides_adds_and_inherits() {
         .file("abs/through", 0o644, b"link")
         .hardlink("etc/hard", "etc/app")
         .finish();
-    let (child, stored) =
-        put_image(&store, "image://images/app", Some(&parent), Some(layer)).await.unwrap();
-    assert_eq!(stored.defaults.as_ref().unwrap().env, [("A".to_owned(), "1".to_owned())]);
+    let (child, stored) = put_image(&store, "image://images/app", Some(&parent), Some(layer))
+        .await
+        .unwrap();
+    assert_eq!(
+        stored.defaults.as_ref().unwrap().env,
+        [("A".to_owned(), "1".to_owned())]
+    );
     assert_ne!(stored.keys["snapshot"], first.keys["snapshot"]);
     let tree = files(&read_all(store.export_tree(&child).await.unwrap()).await);
     assert!(!tree.contains_key("gone"));
@@ -258,8 +295,9 @@ async fn a_layer_on_a_parent_hides_adds_and_inherits() {
     assert_eq!(tree["etc/app"], b"app");
     assert_eq!(tree["etc/base"], b"base");
 
-    let (tagged, shared) =
-        put_image(&store, "image://images/tagged", Some(&child), None).await.unwrap();
+    let (tagged, shared) = put_image(&store, "image://images/tagged", Some(&child), None)
+        .await
+        .unwrap();
     assert!(shared.metadata_only);
     assert_eq!(shared.keys, stored.keys);
     store.remove(&tagged.id, &shared.keys).await.unwrap();
@@ -269,8 +307,9 @@ async fn a_layer_on_a_parent_hides_adds_and_inherits() {
     store.remove(&child.id, &stored.keys).await.unwrap();
     assert_eq!(holdings(&mut node), before);
 
-    let (again, _) =
-        put_image(&store, "image://images/again", None, Some(exported)).await.unwrap();
+    let (again, _) = put_image(&store, "image://images/again", None, Some(exported))
+        .await
+        .unwrap();
     let back = files(&read_all(store.export_tree(&again).await.unwrap()).await);
     assert_eq!(back, tree);
     store.remove(&again.id, &StoreKeys::new()).await.unwrap();
@@ -284,9 +323,14 @@ async fn a_hostile_layer_is_refused_in_every_form_and_changes_nothing() {
     let store = image_store(&mut node);
     let before = holdings(&mut node);
     for case in corpus::cases() {
-        let image = ImageBuilder::new().layer(&case.archive, Packing::Plain).unwrap();
+        let image = ImageBuilder::new()
+            .layer(&case.archive, Packing::Plain)
+            .unwrap();
         let packed = Compression::detect(&case.archive) != Compression::None;
-        for (form, data) in [("layer", case.archive.clone()), ("oci", image.oci_archive())] {
+        for (form, data) in [
+            ("layer", case.archive.clone()),
+            ("oci", image.oci_archive()),
+        ] {
             // As a layer of an image its diff id would be that of the packed bytes: refused for another reason.
             if packed && form == "oci" {
                 continue;
@@ -317,17 +361,24 @@ fn lying_images() -> Vec<(&'static str, Vec<u8>)> {
         layout::archive_of(&files)
     };
     let blob = |files: &BTreeMap<String, Vec<u8>>, holds: &[u8]| {
-        let found = files.iter().find(|(_, bytes)| bytes.windows(holds.len()).any(|w| w == holds));
+        let found = files
+            .iter()
+            .find(|(_, bytes)| bytes.windows(holds.len()).any(|w| w == holds));
         found.unwrap().0.clone()
     };
     let manifest = blob(&good, b"\"layers\":");
     let config = blob(&good, b"diff_ids");
     let layer = blob(&good, &[0x1f, 0x8b]);
-    let index = |text: String| changed(&move |files| drop(files.insert("index.json".into(), text.clone().into())));
+    let index = |text: String| {
+        changed(&move |files| drop(files.insert("index.json".into(), text.clone().into())))
+    };
     let mut two = String::from_utf8(good["index.json"].clone()).unwrap();
     let other = base().config("User", serde_json::json!("x")).layout();
     let other_index: serde_json::Value = serde_json::from_slice(&other["index.json"]).unwrap();
-    two = two.replace("\"manifests\":[", &format!("\"manifests\":[{},", other_index["manifests"][0]));
+    two = two.replace(
+        "\"manifests\":[",
+        &format!("\"manifests\":[{},", other_index["manifests"][0]),
+    );
     let nested = |depth: usize| {
         let mut files = good.clone();
         for _ in 0..depth {
@@ -348,30 +399,89 @@ fn lying_images() -> Vec<(&'static str, Vec<u8>)> {
         many = many.layer(&empty_layer, Packing::Plain).unwrap();
     }
     vec![
-        ("layer bytes changed", changed(&|f| *f.get_mut(&layer).unwrap().last_mut().unwrap() ^= 1)),
+        (
+            "layer bytes changed",
+            changed(&|f| *f.get_mut(&layer).unwrap().last_mut().unwrap() ^= 1),
+        ),
         ("layer missing", changed(&|f| drop(f.remove(&layer)))),
-        ("layer cut", changed(&|f| f.get_mut(&layer).unwrap().truncate(40))),
-        ("config changed", changed(&|f| f.get_mut(&config).unwrap().push(b' '))),
+        (
+            "layer cut",
+            changed(&|f| f.get_mut(&layer).unwrap().truncate(40)),
+        ),
+        (
+            "config changed",
+            changed(&|f| f.get_mut(&config).unwrap().push(b' ')),
+        ),
         ("config missing", changed(&|f| drop(f.remove(&config)))),
-        ("manifest changed", changed(&|f| f.get_mut(&manifest).unwrap().push(b' '))),
+        (
+            "manifest changed",
+            changed(&|f| f.get_mut(&manifest).unwrap().push(b' ')),
+        ),
         ("manifest missing", changed(&|f| drop(f.remove(&manifest)))),
         ("index is no document", index("{".into())),
         ("index is empty", index("{\"manifests\":[]}".into())),
-        ("index names a path", index(r#"{"manifests":[{"digest":"sha256:../../../etc/passwd","size":1}]}"#.into())),
-        ("index with upper-case digest", index(format!(r#"{{"manifests":[{{"digest":"sha256:{}","size":1}}]}}"#, "A".repeat(64)))),
-        ("index with md5", index(r#"{"manifests":[{"digest":"md5:00","size":1}]}"#.into())),
-        ("index with negative size", index(format!(r#"{{"manifests":[{{"digest":"sha256:{}","size":-1}}]}}"#, "a".repeat(64)))),
+        (
+            "index names a path",
+            index(r#"{"manifests":[{"digest":"sha256:../../../etc/passwd","size":1}]}"#.into()),
+        ),
+        (
+            "index with upper-case digest",
+            index(format!(
+                r#"{{"manifests":[{{"digest":"sha256:{}","size":1}}]}}"#,
+                "A".repeat(64)
+            )),
+        ),
+        (
+            "index with md5",
+            index(r#"{"manifests":[{"digest":"md5:00","size":1}]}"#.into()),
+        ),
+        (
+            "index with negative size",
+            index(format!(
+                r#"{{"manifests":[{{"digest":"sha256:{}","size":-1}}]}}"#,
+                "a".repeat(64)
+            )),
+        ),
         ("index of 5 MiB", index(" ".repeat(5 << 20))),
         ("two images for this platform", index(two)),
         ("indexes in indexes", nested(6)),
-        ("wrong diff id", base().with_diff_id(0, &layout::digest(b"other")).oci_archive()),
-        ("diff id that is none", base().with_diff_id(0, "sha256:zz").oci_archive()),
-        ("wrong diff id, docker", base().with_diff_id(0, &layout::digest(b"other")).docker_archive()),
-        ("another architecture", base().platform("linux", "s390x").oci_archive()),
-        ("another system", base().platform("windows", "amd64").docker_archive()),
+        (
+            "wrong diff id",
+            base()
+                .with_diff_id(0, &layout::digest(b"other"))
+                .oci_archive(),
+        ),
+        (
+            "diff id that is none",
+            base().with_diff_id(0, "sha256:zz").oci_archive(),
+        ),
+        (
+            "wrong diff id, docker",
+            base()
+                .with_diff_id(0, &layout::digest(b"other"))
+                .docker_archive(),
+        ),
+        (
+            "another architecture",
+            base().platform("linux", "s390x").oci_archive(),
+        ),
+        (
+            "another system",
+            base().platform("windows", "amd64").docker_archive(),
+        ),
         ("200 layers", many.oci_archive()),
-        ("bad environment", base().config("Env", serde_json::json!(["=x"])).oci_archive()),
-        ("bad stop signal", base().config("StopSignal", serde_json::json!("SIG\u{1b}[2J")).oci_archive()),
+        (
+            "bad environment",
+            base()
+                .config("Env", serde_json::json!(["=x"]))
+                .oci_archive(),
+        ),
+        (
+            "bad stop signal",
+            base()
+                .config("StopSignal", serde_json::json!("SIG\u{1b}[2J"))
+                .oci_archive(),
+        ),
     ]
 }
 
@@ -408,7 +518,10 @@ async fn a_broken_or_wrong_stream_changes_nothing() {
         checksum: Some(Checksum::of(b"something else")),
         progress: None,
     };
-    assert!(matches!(store.put(wrong).await, Err(StoreError::ChecksumMismatch { .. })));
+    assert!(matches!(
+        store.put(wrong).await,
+        Err(StoreError::ChecksumMismatch { .. })
+    ));
     let half = base().oci_archive()[..700].to_vec();
     let failing = tokio_util::io::StreamReader::new(futures::stream::iter([
         Ok(bytes::Bytes::from(half)),
@@ -423,16 +536,30 @@ async fn a_broken_or_wrong_stream_changes_nothing() {
         progress: None,
     };
     assert!(matches!(store.put(broken).await, Err(StoreError::Data(_))));
-    let (parent, stored) =
-        put_image(&store, "image://images/base", None, Some(base().oci_archive())).await.unwrap();
-    let on_parent = put_image(&store, "image://images/y", Some(&parent), Some(base().oci_archive())).await;
+    let (parent, stored) = put_image(
+        &store,
+        "image://images/base",
+        None,
+        Some(base().oci_archive()),
+    )
+    .await
+    .unwrap();
+    let on_parent = put_image(
+        &store,
+        "image://images/y",
+        Some(&parent),
+        Some(base().oci_archive()),
+    )
+    .await;
     assert!(matches!(on_parent, Err(StoreError::InvalidParent(_))));
     assert!(matches!(
         put_image(&store, "image://images/z", None, None).await,
         Err(StoreError::Unsupported(_))
     ));
     store.remove(&parent.id, &stored.keys).await.unwrap();
-    let full = Spec::Image(ImageSpec { freespace_bytes: 1 << 60 });
+    let full = Spec::Image(ImageSpec {
+        freespace_bytes: 1 << 60,
+    });
     let too_big = Put {
         id: &image,
         spec: &full,
@@ -441,7 +568,10 @@ async fn a_broken_or_wrong_stream_changes_nothing() {
         checksum: None,
         progress: None,
     };
-    assert!(matches!(store.put(too_big).await, Err(StoreError::InsufficientSpace { .. })));
+    assert!(matches!(
+        store.put(too_big).await,
+        Err(StoreError::InsufficientSpace { .. })
+    ));
     assert_eq!(holdings(&mut node), before);
     node.end().await;
 }
@@ -462,7 +592,11 @@ async fn the_same_layers_put_at_once_are_one_snapshot_and_removed_with_the_last(
     assert_eq!(store.list().await.unwrap().len(), 6);
     let removals = (0..6).map(|i| {
         let store = store.clone();
-        async move { store.remove(&id(&format!("image://images/c{i}")), &StoreKeys::new()).await }
+        async move {
+            store
+                .remove(&id(&format!("image://images/c{i}")), &StoreKeys::new())
+                .await
+        }
     });
     for result in futures::future::join_all(removals).await {
         result.unwrap();
@@ -488,8 +622,9 @@ async fn special_nodes_are_taken_where_the_location_allows_them() {
     let layer = TarBuilder::new()
         .entry(EntryKind::CharDevice, b"node", b"", 0o666, b"")
         .finish();
-    let (record, stored) =
-        put_image(&store, "image://images/nodes", None, Some(layer)).await.unwrap();
+    let (record, stored) = put_image(&store, "image://images/nodes", None, Some(layer))
+        .await
+        .unwrap();
     store.remove(&record.id, &stored.keys).await.unwrap();
     node.end().await;
 }
