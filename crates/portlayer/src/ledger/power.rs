@@ -70,6 +70,16 @@ struct Moment {
     acknowledged: Vec<u64>,
 }
 
+/// What the writers left behind.
+struct Recorded {
+    /// A copy of the ledger's directory before they began.
+    base: PathBuf,
+    /// Its `db` file.
+    durable: Vec<u8>,
+    /// Every flush since.
+    moments: Vec<Moment>,
+}
+
 struct Watch {
     file: (u64, u64),
     durable: Vec<u8>,
@@ -124,6 +134,12 @@ impl PowerCut {
     /// Runs the simulation. Blocking, for tens of milliseconds per state. Errors: only those of the undisturbed
     /// ledger and of the directory; what the states show is in the report.
     pub fn run(&self) -> Result<PowerReport, LedgerError> {
+        let recorded = self.record()?;
+        self.try_states(recorded)
+    }
+
+    /// Lets the writers work and records every flush.
+    fn record(&self) -> Result<Recorded, LedgerError> {
         let _one = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let source = LedgerConfig::new(self.directory.join("source"));
         let ledger = Ledger::open(&source)?;
@@ -144,8 +160,11 @@ impl PowerCut {
         let watch = WATCH.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(ledger);
         worked?;
-        let moments = watch.map(|watch| watch.moments).unwrap_or_default();
-        self.try_states(&base, durable, &moments)
+        Ok(Recorded {
+            base,
+            durable,
+            moments: watch.map(|watch| watch.moments).unwrap_or_default(),
+        })
     }
 
     /// Every writer writes its transactions one after the other; all writers at once.
@@ -199,7 +218,7 @@ async fn transaction(ledger: &Ledger, writer: u32, write: u64) -> Result<(), Led
 /// The element that transaction `write` of a writer makes; 0 is its counter.
 fn element(writer: u32, write: u64) -> Record {
     let bytes = match write % 16 {
-        7 => 100_000,
+        7 => 40_000,
         _ => usize::from(u8::try_from(write % 251).unwrap_or(0)) * 4,
     };
     let mut rw = Metadata::new();
@@ -248,20 +267,37 @@ fn copy(from: &Path, to: &Path) -> Result<(), LedgerError> {
 mod tests {
     use super::*;
 
+    fn power_cut(writes: u32, states: u32) -> (tempfile::TempDir, PowerCut) {
+        // Nothing here needs a real disk: what is durable is computed.
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let directory = directory.unwrap();
+        let power_cut = PowerCut {
+            directory: directory.path().to_owned(),
+            states,
+            writers: 4,
+            writes,
+            seed: 1,
+        };
+        (directory, power_cut)
+    }
+
     #[test]
     fn no_state_after_a_power_cut_lost_an_acknowledged_write() {
-        let directory = tempfile::tempdir().unwrap();
-        let report = PowerCut {
-            directory: directory.path().to_owned(),
-            states: 300,
-            writers: 4,
-            writes: 60,
-            seed: 1,
-        }
-        .run()
-        .unwrap();
+        let (_directory, power_cut) = power_cut(60, 300);
+        let report = power_cut.run().unwrap();
         assert_eq!(report.states, 300);
         assert!(report.flushes >= 60, "{report:?}");
         assert!(report.is_clean(), "{report:?}");
+    }
+
+    #[test]
+    fn a_write_acknowledged_before_its_flush_is_found() {
+        let (_directory, power_cut) = power_cut(10, 40);
+        let mut recorded = power_cut.record().unwrap();
+        for moment in &mut recorded.moments {
+            moment.acknowledged = vec![10; 4];
+        }
+        let report = power_cut.try_states(recorded).unwrap();
+        assert!(report.lost.len() > 10, "{report:?}");
     }
 }

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -14,6 +15,11 @@ use crate::time::Timestamp;
 
 /// Most transactions in one group: bounds how long the first of them waits for the last.
 const MAX_GROUP: usize = 512;
+
+/// Longest wait for a group to become as large as the one before: a fraction of a flush. Writers that wait for
+/// their answers come back together, but not at the same instant; without this the first of them would have a
+/// flush of its own.
+const GATHER: Duration = Duration::from_micros(200);
 
 /// Runs a transaction, keeps its answer, and sends it once it is known whether the group is durable.
 trait Job: Send {
@@ -81,6 +87,7 @@ impl Writer {
             published: published.clone(),
             retention,
             next_sequence,
+            last_group: 1,
             failed: false,
         };
         let thread = std::thread::Builder::new()
@@ -134,6 +141,8 @@ struct State {
     published: Arc<Published>,
     retention: u64,
     next_sequence: Sequence,
+    /// How many transactions the group before had.
+    last_group: usize,
     failed: bool,
 }
 
@@ -143,6 +152,7 @@ impl State {
         let mut events = Vec::new();
         let mut done = Vec::new();
         let mut next = Some(first);
+        let mut gathering = None;
         while let Some(mut job) = next.take() {
             let mut txn = Txn {
                 tree: &self.tree,
@@ -163,7 +173,13 @@ impl State {
             if done.len() < MAX_GROUP {
                 next = jobs.try_recv().ok();
             }
+            if next.is_none() && done.len() < self.last_group {
+                let deadline = *gathering.get_or_insert_with(|| Instant::now() + GATHER);
+                let left = deadline.saturating_duration_since(Instant::now());
+                next = jobs.recv_timeout(left).ok();
+            }
         }
+        self.last_group = done.len();
         let durable = if self.failed {
             Err(LedgerError::Failed)
         } else {

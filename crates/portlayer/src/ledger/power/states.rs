@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Moment, PowerCut, PowerReport, SECTOR, copy, element, id};
+use super::{Moment, PowerCut, PowerReport, Recorded, SECTOR, copy, element, id};
 use crate::ledger::{Ledger, LedgerConfig, LedgerError};
 
 /// A small generator of numbers (xorshift): repeatable, and nothing here needs more.
@@ -19,22 +19,22 @@ impl Random {
 
 impl PowerCut {
     /// Builds and opens the states, spread evenly over the flushes.
-    pub(super) fn try_states(
-        &self,
-        base: &Path,
-        mut durable: Vec<u8>,
-        moments: &[Moment],
-    ) -> Result<PowerReport, LedgerError> {
+    pub(super) fn try_states(&self, recorded: Recorded) -> Result<PowerReport, LedgerError> {
+        let Recorded {
+            base,
+            mut durable,
+            moments,
+        } = recorded;
         let mut random = Random(self.seed | 1);
         let mut report = PowerReport {
             flushes: moments.len() as u64,
             ..PowerReport::default()
         };
         let wanted = u64::from(self.states);
-        for (n, moment) in (1..).zip(moments) {
+        for (n, moment) in (1..).zip(&moments) {
             while report.states < wanted * n / report.flushes {
                 let state = state(&durable, moment, &mut random);
-                self.try_state(base, &state, moment, &mut report)?;
+                self.try_state(&base, &state, moment, &mut report)?;
             }
             apply(&mut durable, moment.len, &moment.sectors);
         }
