@@ -23,6 +23,7 @@ pub use record::{
     Body, ExecutorBody, ImageBody, LogBody, NetworkBody, Record, StoreKeys, TaskBody, VolumeBody,
 };
 pub(crate) use service::fields;
+pub(crate) use service::store_keys;
 pub use service::{DEFAULT_PAGE, Keys, ListQuery, MAX_PAGE, Page, Projection, ReadData, Updated};
 
 use crate::task::{ExecutorSpec, TaskSpec};

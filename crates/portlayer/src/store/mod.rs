@@ -5,6 +5,10 @@
 //! them visible on the host for one executor and *detach* ends that. The ledger record is the only commit point:
 //! bytes without a record are garbage, found by [`Store::list`] and removed by the sweep.
 
+pub mod dir;
+pub mod memory;
+pub mod suite;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

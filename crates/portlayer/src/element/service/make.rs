@@ -192,7 +192,7 @@ impl PortLayer {
 }
 
 /// The store's keys of an element with bytes.
-pub(super) fn store_keys(body: &Body) -> Option<&StoreKeys> {
+pub(crate) fn store_keys(body: &Body) -> Option<&StoreKeys> {
     match body {
         Body::Image(image) => Some(&image.keys),
         Body::Volume(volume) => Some(&volume.keys),

@@ -14,6 +14,8 @@ mod make;
 mod read;
 mod update;
 
+pub(crate) use make::store_keys;
+
 pub use list::{DEFAULT_PAGE, ListQuery, MAX_PAGE, Page};
 pub use read::{Keys, Projection, ReadData};
 pub use update::Updated;
