@@ -89,6 +89,8 @@ impl PortLayer {
             actor: "portlayer".into(),
         };
         layer.add_built_in().await?;
+        layer.watch_locations().await;
+        layer.sweep_at_open().await;
         Ok(layer)
     }
 

@@ -11,13 +11,13 @@ use tokio::sync::Notify;
 
 use super::ElementId;
 
-/// The table. Cloning shares it.
+/// The table, by `digest_hex` of the id, because the sweep knows no more of an id. Cloning shares it.
 ///
 /// Order that keeps it free of deadlocks: a create pins its parent first and then takes its own id; whoever holds an
 /// id waits for no other.
 #[derive(Clone, Default)]
 pub(crate) struct InFlight {
-    slots: Arc<Mutex<HashMap<ElementId, Slot>>>,
+    slots: Arc<Mutex<HashMap<String, Slot>>>,
 }
 
 #[derive(Default)]
@@ -35,37 +35,51 @@ struct Slot {
 /// Holds an id; dropping it lets the next one on.
 pub(crate) struct Exclusive {
     table: InFlight,
-    id: ElementId,
+    key: String,
 }
 
 /// Keeps a parent from being deleted; dropping it lets go.
 pub(crate) struct Pin {
     table: InFlight,
-    parent: ElementId,
+    key: String,
     child: ElementId,
 }
 
 impl InFlight {
     /// Waits until nobody holds `id`, then holds it. Pins are no obstacle.
     pub(crate) async fn exclusive(&self, id: &ElementId) -> Exclusive {
+        let key = id.digest_hex();
         loop {
             let wait = {
                 let mut slots = self.lock();
-                let slot = slots.entry(id.clone()).or_default();
+                let slot = slots.entry(key.clone()).or_default();
                 if !slot.taken {
                     slot.taken = true;
                     return Exclusive {
                         table: self.clone(),
-                        id: id.clone(),
+                        key,
                     };
                 }
-                Waiting::on(self, id, slot)
+                Waiting::on(self, &key, slot)
             };
             wait.free().await;
         }
     }
 
-    /// The same for a delete. Error: the children being made from `id`.
+    /// Holds the id of this digest when nobody does and nothing is made from it.
+    pub(crate) fn try_exclusive(&self, digest_hex: &str) -> Option<Exclusive> {
+        let mut slots = self.lock();
+        if slots.contains_key(digest_hex) {
+            return None;
+        }
+        slots.entry(digest_hex.to_owned()).or_default().taken = true;
+        Some(Exclusive {
+            table: self.clone(),
+            key: digest_hex.to_owned(),
+        })
+    }
+
+    /// Holds an id to delete it. Error: the children being made from `id`.
     pub(crate) async fn exclusive_unpinned(
         &self,
         id: &ElementId,
@@ -74,7 +88,7 @@ impl InFlight {
         // From here on no new pin comes: pinning waits while the id is held.
         let pinned_by = self
             .lock()
-            .get(id)
+            .get(&held.key)
             .map(|slot| slot.pinned_by.clone())
             .unwrap_or_default();
         if pinned_by.is_empty() {
@@ -86,44 +100,45 @@ impl InFlight {
 
     /// Waits until nobody holds `parent`, then keeps it from being deleted while `child` is made.
     pub(crate) async fn pin(&self, parent: &ElementId, child: &ElementId) -> Pin {
+        let key = parent.digest_hex();
         loop {
             let wait = {
                 let mut slots = self.lock();
-                let slot = slots.entry(parent.clone()).or_default();
+                let slot = slots.entry(key.clone()).or_default();
                 if !slot.taken {
                     slot.pinned_by.push(child.clone());
                     return Pin {
                         table: self.clone(),
-                        parent: parent.clone(),
+                        key,
                         child: child.clone(),
                     };
                 }
-                Waiting::on(self, parent, slot)
+                Waiting::on(self, &key, slot)
             };
             wait.free().await;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ElementId, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
         // Every change of the table is one step that cannot panic half-way.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, id: &ElementId, change: impl FnOnce(&mut Slot)) {
+    fn change(&self, key: &str, change: impl FnOnce(&mut Slot)) {
         let mut slots = self.lock();
-        let Some(slot) = slots.get_mut(id) else {
+        let Some(slot) = slots.get_mut(key) else {
             return;
         };
         change(slot);
         if !slot.taken && slot.pinned_by.is_empty() && slot.waiting == 0 {
-            slots.remove(id);
+            slots.remove(key);
         }
     }
 }
 
 impl Drop for Exclusive {
     fn drop(&mut self) {
-        self.table.change(&self.id, |slot| {
+        self.table.change(&self.key, |slot| {
             slot.taken = false;
             slot.free.notify_waiters();
         });
@@ -132,7 +147,7 @@ impl Drop for Exclusive {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.table.change(&self.parent, |slot| {
+        self.table.change(&self.key, |slot| {
             if let Some(at) = slot.pinned_by.iter().position(|child| *child == self.child) {
                 slot.pinned_by.swap_remove(at);
             }
@@ -143,19 +158,19 @@ impl Drop for Pin {
 /// One waiter, counted while it waits, also when its future is dropped.
 struct Waiting {
     table: InFlight,
-    id: ElementId,
+    key: String,
     free: std::pin::Pin<Box<tokio::sync::futures::OwnedNotified>>,
 }
 
 impl Waiting {
     /// Called with the table locked, so that no wake-up between looking and waiting is missed.
-    fn on(table: &InFlight, id: &ElementId, slot: &mut Slot) -> Self {
+    fn on(table: &InFlight, key: &str, slot: &mut Slot) -> Self {
         slot.waiting += 1;
         let mut free = Box::pin(slot.free.clone().notified_owned());
         free.as_mut().enable();
         Self {
             table: table.clone(),
-            id: id.clone(),
+            key: key.to_owned(),
             free,
         }
     }
@@ -167,7 +182,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.table.change(&self.id, |slot| slot.waiting -= 1);
+        self.table.change(&self.key, |slot| slot.waiting -= 1);
     }
 }
 

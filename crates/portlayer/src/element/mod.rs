@@ -8,6 +8,7 @@ pub(crate) mod in_flight;
 pub mod metadata;
 mod record;
 pub(crate) mod service;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,7 @@ pub use record::{
 pub(crate) use service::fields;
 pub(crate) use service::store_keys;
 pub use service::{DEFAULT_PAGE, Keys, ListQuery, MAX_PAGE, Page, Projection, ReadData, Updated};
+pub use sweep::Swept;
 
 use crate::task::{ExecutorSpec, TaskSpec};
 use crate::time::Timestamp;

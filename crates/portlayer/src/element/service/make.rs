@@ -149,7 +149,10 @@ impl PortLayer {
             progress: input.progress,
         });
         tokio::select! {
-            stored = put => stored.map_err(failed),
+            stored = put => stored.map_err(|error| {
+                self.shared.health.suspect(&error);
+                failed(error)
+            }),
             () = cancelled.cancelled() => {
                 self.sweep_one(location, id).await;
                 Err(abandoned(id))

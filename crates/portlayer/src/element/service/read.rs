@@ -127,7 +127,10 @@ impl PortLayer {
         };
         let store = location.store.as_ref();
         let store = store.ok_or_else(|| failed(StoreError::Unsupported("bytes")))?;
-        store.export(record).await.map_err(failed)
+        store.export(record).await.map_err(|error| {
+            self.shared.health.suspect(&error);
+            failed(error)
+        })
     }
 
     /// The record of an element.
