@@ -9,6 +9,7 @@ pub mod event;
 pub mod filter;
 pub mod ledger;
 mod port_layer;
+mod recover;
 pub mod runtime;
 pub mod store;
 pub mod task;

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
+use crate::compose::Composer;
 use crate::element::health::Health;
 use crate::element::in_flight::InFlight;
 use crate::element::{ElementId, Kind, builtin};
 use crate::error::LocationError;
 use crate::ledger::{Ledger, LedgerConfig, LedgerError};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeError};
 use crate::store::Location;
 use crate::time::Timestamp;
 
@@ -38,6 +39,9 @@ pub enum OpenError {
     /// No element could live in the location: the name is not one an id can hold.
     #[error("location {0:?} has a name no id can hold")]
     LocationName(String),
+    /// The engine cannot say what it is: nothing could be started or recovered.
+    #[error("asking the engine failed")]
+    Runtime(#[source] RuntimeError),
 }
 
 /// Who does what, for the audit log: an operation id and the actor's name.
@@ -63,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) in_flight: InFlight,
     pub(crate) health: Health,
+    pub(crate) composer: Composer,
 }
 
 impl PortLayer {
@@ -78,18 +83,29 @@ impl PortLayer {
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(&ledger))
             .await
             .map_err(|_| LedgerError::Closed)??;
+        let info = runtime.info().await.map_err(OpenError::Runtime)?;
+        let health = Health::default();
+        let composer = Composer::new(
+            ledger.clone(),
+            locations.clone(),
+            health.clone(),
+            runtime.clone(),
+            &info,
+        );
         let layer = Self {
             shared: Arc::new(Shared {
                 ledger,
                 locations,
                 runtime,
                 in_flight: InFlight::default(),
-                health: Health::default(),
+                health,
+                composer,
             }),
             actor: "portlayer".into(),
         };
         layer.add_built_in().await?;
         layer.watch_locations().await;
+        layer.recover().await?;
         layer.sweep_at_open().await;
         Ok(layer)
     }

@@ -16,6 +16,8 @@ pub struct Composition {
     pub joined: BTreeMap<ElementId, Joined>,
     /// Limits set by binding the executor itself; win over its spec.
     pub limits: Option<Limits>,
+    /// Revision of the executor at which `limits` changed last.
+    pub limits_changed: u64,
     /// The runs of each task, newest state only; exit records are kept by the ledger.
     pub runs: BTreeMap<ElementId, Run>,
     /// Counts starts of the container; names its engine objects so that a late call for an old one hits nothing.
@@ -31,6 +33,9 @@ pub struct Joined {
     pub bound: bool,
     /// Revision of the element when it was joined.
     pub revision: u64,
+    /// Revision of the executor at which this entry, or the run of this task, changed last. A handle made over an
+    /// older revision may not change it: it is stale.
+    pub changed: u64,
 }
 
 /// The role of a joined element. Tasks are copied in, so that the executor outlives its template (seed 003).
@@ -65,6 +70,8 @@ pub struct Run {
     pub restarts: u32,
     /// First process of the container (the others are execs in it).
     pub primary: bool,
+    /// The container's generation it was started in.
+    pub generation: u32,
     /// Milliseconds of deadline as committed; measured from `started` after a restart of ours.
     pub deadline_ms: Option<u64>,
 }

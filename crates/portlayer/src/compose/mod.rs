@@ -4,32 +4,38 @@
 //! changes the node: fold the operations over what is committed, validate all of it, compute the difference, run
 //! the steps with their undos.
 
+mod adopt;
+mod capabilities;
+mod commit;
 mod composition;
+mod diff;
+mod draft;
+mod driver;
 mod error;
+mod fields;
 mod handle;
+mod intent;
+mod interact;
+mod node;
+mod oci;
+mod prepare;
+mod record;
+mod result;
+mod steps;
+mod stop;
+mod validate;
+mod verbs;
 
 pub use composition::{Composition, Joined, Role, Run, RunState};
+pub use diff::{Change, Plan, Step};
 pub use error::{CommitError, ComposeError, StepError};
 pub use handle::{BindHow, Handle, HandleError, JoinHow, Op, TaskBind};
+pub use interact::{Attached, Interrupt, Interrupted, TaskError};
+pub use result::{CommitResult, ElementResult, RunId};
 
-use crate::PortLayer;
-use crate::element::Record;
-use crate::runtime::{ContainerId, RuntimeError};
+pub(crate) use intent::Intent;
+pub(crate) use node::Composer;
+pub(crate) use record::unclaim;
 
-impl PortLayer {
-    /// Removes what a deleted executor left in the engine: its last container, root and logs. Called by Delete after
-    /// the record is gone, never for one that runs. Idempotent.
-    pub(crate) async fn remove_executor_remains(
-        &self,
-        record: &Record,
-    ) -> Result<(), RuntimeError> {
-        let crate::element::Body::Executor(executor) = &record.body else {
-            return Ok(());
-        };
-        if executor.composition.generation > 0 {
-            let container = ContainerId::new(&record.id, executor.composition.generation);
-            self.shared.runtime.purge(&container).await?;
-        }
-        self.shared.runtime.remove_logs(&record.id).await
-    }
-}
+#[cfg(test)]
+mod tests;

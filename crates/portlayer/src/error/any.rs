@@ -7,7 +7,7 @@ use super::{
     UpdateError,
 };
 use crate::OpenError;
-use crate::compose::{CommitError, ComposeError, HandleError};
+use crate::compose::{CommitError, ComposeError, HandleError, TaskError};
 use crate::element::{ChecksumError, ElementId, IdError};
 use crate::ledger::LedgerError;
 use crate::runtime::RuntimeError;
@@ -58,6 +58,8 @@ any_error! {
     Handle(HandleError),
     /// Commit.
     Commit(CommitError),
+    /// Wait, interrupt, logs, attach, resize.
+    Task(TaskError),
     /// A store.
     Store(StoreError),
     /// The engine.

@@ -4,7 +4,7 @@ use super::{
     CreateError, DeleteError, ErrorKind, LocationError, ParseError, ReadError, UpdateError,
 };
 use crate::OpenError;
-use crate::compose::{CommitError, ComposeError, HandleError, StepError};
+use crate::compose::{CommitError, ComposeError, HandleError, StepError, TaskError};
 use crate::element::ElementId;
 use crate::ledger::LedgerError;
 use crate::runtime::{RuntimeError, RuntimeErrorKind};
@@ -237,6 +237,28 @@ impl Classify for CommitError {
     }
 }
 
+impl Classify for TaskError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Compose(error) => error.class(),
+            Self::NeverStarted { .. } => class(ErrorKind::FailedPrecondition, "never_started"),
+            Self::NotRunning { .. } => class(ErrorKind::FailedPrecondition, "not_running"),
+            Self::Runtime { source, .. } => source.class(),
+            Self::Ledger { source, .. } => source.class(),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Compose(error) => error.element(),
+            Self::NeverStarted { task, .. }
+            | Self::NotRunning { task, .. }
+            | Self::Runtime { task, .. } => Some(task),
+            Self::Ledger { executor, .. } => Some(executor),
+        }
+    }
+}
+
 impl Classify for StepError {
     fn class(&self) -> Class {
         match self {
@@ -326,6 +348,7 @@ impl Classify for OpenError {
             Self::Ledger(error) => error.class(),
             Self::DuplicateLocation(_) => class(ErrorKind::InvalidArgument, "duplicate_location"),
             Self::LocationName(_) => class(ErrorKind::InvalidArgument, "location_name"),
+            Self::Runtime(error) => error.class(),
         }
     }
 }

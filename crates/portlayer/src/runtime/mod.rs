@@ -14,6 +14,9 @@
 //! Every removing verb is idempotent: what is gone is fine. Every creating verb uses names derived from its
 //! arguments, so repeating one after a crash finds what the first attempt made.
 
+pub mod fake;
+mod fake_process;
+
 use std::path::PathBuf;
 use std::pin::Pin;
 
@@ -125,6 +128,9 @@ pub struct ContainerPlan {
     pub mounts: Vec<MountPlan>,
     /// The OCI spec without process and volume mounts, built field by field by `compose::oci`.
     pub spec: oci_spec::runtime::Spec,
+    /// Several tasks start with the container: it must outlive a first one that ends before the others are created,
+    /// so init stays until the primary process is deleted.
+    pub several: bool,
 }
 
 /// Where one output stream of a process goes.

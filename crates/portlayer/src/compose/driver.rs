@@ -1,0 +1,435 @@
+//! One driver per live executor: commits, ends of tasks, deadlines and restarts, one after the other. It owns what is
+//! known of the running container; callers reach it by a bounded queue, except for signals, which go past it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::node::{Board, Cause, Node, Seats};
+use super::record::{self, TxnError};
+use super::steps::{Steps, detach};
+use super::stop::Stop;
+use super::validate::{EffectiveTask, Resolved};
+use super::{CommitError, CommitResult, Composition, Handle};
+use crate::Operation;
+use crate::element::ElementId;
+use crate::runtime::{ContainerId, ProcessExit, ProcessId, RuntimeErrorKind, Scope};
+use crate::task::{ExitReason, ExitRecord, RestartPolicy};
+use crate::time::Timestamp;
+
+/// What a driver is asked.
+pub(crate) enum Command {
+    /// Commit a handle.
+    Commit {
+        /// The handle.
+        handle: Handle,
+        /// Who asks.
+        operation: Operation,
+        /// The answer.
+        reply: oneshot::Sender<Result<CommitResult, CommitError>>,
+    },
+    /// Take over what the ledger says is running; after it, what ended while nobody watched is being recorded.
+    Adopt {
+        /// Answered when everything is watched.
+        reply: oneshot::Sender<()>,
+    },
+    /// Answered when what was asked before is done and an ended container is gone.
+    Settle {
+        /// The answer.
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// The driver of one executor.
+pub(crate) struct Driver {
+    pub(super) executor: ElementId,
+    pub(super) node: Arc<Node>,
+    pub(super) board: Arc<Board>,
+    pub(super) live: Option<Live>,
+    pub(super) waits: JoinSet<End>,
+    stoppers: JoinSet<()>,
+    /// When tasks are started again.
+    pub(super) restarts: BTreeMap<ElementId, Instant>,
+    adopted: bool,
+}
+
+/// The running container.
+pub(super) struct Live {
+    pub(super) container: ContainerId,
+    pub(super) resolved: Resolved,
+    /// Processes by task, ended ones left out.
+    pub(super) processes: BTreeMap<ElementId, Process>,
+    /// The first process; deleting it ends the container.
+    pub(super) primary: ProcessId,
+}
+
+/// A running process.
+pub(super) struct Process {
+    pub(super) id: ProcessId,
+    pub(super) run: u32,
+    pub(super) primary: bool,
+    pub(super) started: Timestamp,
+    pub(super) restarts: u32,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// A process that ended.
+pub(super) struct End {
+    pub(super) task: ElementId,
+    pub(super) run: u32,
+    pub(super) exit: ProcessExit,
+    pub(super) reconciled: bool,
+}
+
+/// The longest wait before a restart.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+impl Driver {
+    pub(crate) fn new(executor: ElementId, node: Arc<Node>, board: Arc<Board>) -> Self {
+        Self {
+            executor,
+            node,
+            board,
+            live: None,
+            waits: JoinSet::new(),
+            stoppers: JoinSet::new(),
+            restarts: BTreeMap::new(),
+            adopted: false,
+        }
+    }
+
+    /// Runs until nothing is live and nobody asks, or the port layer is gone.
+    pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Command>, seats: Seats) {
+        loop {
+            let idle = self.live.is_none() && self.restarts.is_empty() && self.stoppers.is_empty();
+            if idle && self.adopted && seats.give_up(&self.executor, &asked) {
+                return;
+            }
+            let timer = self.next_timer();
+            tokio::select! {
+                biased;
+                Some(end) = self.waits.join_next() => self.on_end(end).await,
+                Some(_) = self.stoppers.join_next() => {}
+                () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {
+                    self.on_timer().await;
+                }
+                command = asked.recv() => match command {
+                    Some(command) => self.on_command(command).await,
+                    None => return,
+                },
+                // Someone held the seat without asking in the end.
+                () = tokio::time::sleep(Duration::from_secs(1)), if idle => self.adopted = true,
+            }
+        }
+    }
+
+    async fn on_command(&mut self, command: Command) {
+        if !self.adopted {
+            // The first thing after a start: whatever the ledger says is running is ours.
+            self.adopt().await;
+            self.adopted = true;
+        }
+        // A caller that went away does not need the answer.
+        match command {
+            Command::Commit {
+                handle,
+                operation,
+                reply,
+            } => {
+                let _ = reply.send(self.commit(&handle, &operation).await);
+            }
+            Command::Adopt { reply } | Command::Settle { reply } => {
+                self.drain_ends().await;
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let processes = self.live.iter().flat_map(|live| live.processes.values());
+        let deadlines = processes.filter_map(|process| process.deadline);
+        deadlines.chain(self.restarts.values().copied()).min()
+    }
+
+    async fn on_timer(&mut self) {
+        let now = Instant::now();
+        let mut late = Vec::new();
+        for (task, process) in self.live.iter_mut().flat_map(|live| &mut live.processes) {
+            if process.deadline.is_some_and(|deadline| deadline <= now) {
+                process.deadline = None;
+                late.push(task.clone());
+            }
+        }
+        for task in late {
+            self.stop_in_background(&task, ExitReason::Deadline);
+        }
+        let due = self.restarts.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<_> = due.map(|(task, _)| task.clone()).collect();
+        for task in due {
+            self.restarts.remove(&task);
+            self.restart(&task).await;
+        }
+    }
+
+    /// How a running task is stopped.
+    pub(super) fn stop_of(&self, task: &ElementId, reason: ExitReason) -> Option<Stop> {
+        let live = self.live.as_ref()?;
+        let process = live.processes.get(task)?;
+        let settings = live.resolved.tasks.get(task);
+        Some(Stop {
+            process: process.id.clone(),
+            primary: process.primary,
+            signal: settings.map_or(15, |task| task.stop_signal),
+            grace_ms: settings.map_or(10_000, |task| task.grace_ms),
+            reason,
+        })
+    }
+
+    pub(super) fn stop_in_background(&mut self, task: &ElementId, reason: ExitReason) {
+        let Some(stop) = self.stop_of(task, reason) else {
+            return;
+        };
+        let (node, board) = (self.node.clone(), self.board.clone());
+        self.stoppers.spawn(async move {
+            if let Err(error) = stop.run(&node, &board).await {
+                tracing::error!(process = %stop.process.name, %error, "stopping a task failed");
+            }
+        });
+    }
+
+    /// Watches a process until it ends.
+    pub(super) fn watch(&mut self, task: &ElementId, run: u32, id: &ProcessId, primary: bool, reconciled: bool) {
+        let (node, task, id) = (self.node.clone(), task.clone(), id.clone());
+        self.waits.spawn(async move {
+            let exit = wait(&node, &id, primary).await;
+            End {
+                task,
+                run,
+                exit,
+                reconciled,
+            }
+        });
+    }
+
+    /// Records every end that is known by now.
+    pub(super) async fn drain_ends(&mut self) {
+        while let Some(end) = self.waits.try_join_next() {
+            self.on_end(end).await;
+        }
+    }
+
+    pub(super) async fn on_end(&mut self, end: Result<End, tokio::task::JoinError>) {
+        // A wait that was aborted belongs to a process that is being removed.
+        let Ok(end) = end else { return };
+        let Some(process) = self.live.as_ref().and_then(|live| live.processes.get(&end.task)) else {
+            return;
+        };
+        if process.run != end.run {
+            return;
+        }
+        let cause = self.board.take_cause(&process.id);
+        let exit = exit_record(&self.executor, process, &end, cause);
+        let restart_after = self.restart_after(&end.task, process.restarts, &exit, cause);
+        let operation = Operation {
+            id: format!("exit-{}", process.id.name),
+            actor: "driver".to_owned(),
+        };
+        let (restarts, recorded) = (restart_after.is_some(), exit.clone());
+        let outcome: Result<_, TxnError> = self
+            .node
+            .ledger
+            .write(move |txn| {
+                let ended = record::Ended {
+                    operation: &operation,
+                    exit: &recorded,
+                    restarts,
+                };
+                record::ended(txn, &ended)
+            })
+            .await;
+        if let Err(error) = outcome {
+            // The engine still knows the end: nothing is removed there until it is recorded, at the latest after a
+            // restart of ours.
+            tracing::error!(executor = %self.executor, task = %end.task, ?error, "recording the end of a task failed");
+            if let Some(cause) = cause {
+                self.board.note(&process.id, cause);
+            }
+            self.waits.spawn(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                end
+            });
+            return;
+        }
+        self.board.announce_exit();
+        if let Some(wait) = restart_after {
+            self.restarts.insert(end.task.clone(), Instant::now() + wait);
+        }
+        self.forget_process(&end.task).await;
+    }
+
+    /// Cleans up behind a recorded end: the process, and the container after its last.
+    async fn forget_process(&mut self, task: &ElementId) {
+        let Some(live) = &mut self.live else { return };
+        let Some(process) = live.processes.remove(task) else {
+            return;
+        };
+        if !live.processes.is_empty() {
+            if process.primary {
+                // Deleting it would end the container.
+                return;
+            }
+            if let Err(error) = self.node.runtime.delete_process(&process.id, false, true).await {
+                tracing::warn!(process = %process.id.name, %error, "deleting an ended process failed");
+            }
+            return;
+        }
+        if let Some(live) = self.live.take() {
+            self.tear_down(live).await;
+        }
+    }
+
+    /// Takes a container down whose tasks have all ended. What cannot be removed is purged as a whole, and what not
+    /// even that removes is left to recovery: its name is never used again.
+    async fn tear_down(&self, live: Live) {
+        let runtime = &self.node.runtime;
+        let container = &live.container;
+        let removed = async {
+            runtime.delete_process(&live.primary, true, true).await?;
+            runtime.delete_container(container).await?;
+            runtime.remove_root(container).await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(executor = %self.executor, %error, "taking a container down failed, purging it");
+            if let Err(error) = runtime.purge(container).await {
+                tracing::error!(executor = %self.executor, %error, "purging a container failed, left to recovery");
+            }
+        }
+        self.detach_all(&live.resolved).await;
+    }
+
+    async fn detach_all(&self, resolved: &Resolved) {
+        let detaches = resolved.volumes.iter().rev().map(|volume| async move {
+            let id = &volume.record.id;
+            let (Some(super::steps::Undo::Detach(_, keys)), Some(store)) = (detach(volume), self.node.store(id)) else {
+                return;
+            };
+            if let Err(error) = store.detach(id, &keys, &self.executor).await {
+                tracing::warn!(volume = %id, executor = %self.executor, %error, "detaching a volume failed");
+            }
+        });
+        futures::future::join_all(detaches).await;
+    }
+
+    /// How long to wait before a task is started again; `None` = it stays ended.
+    fn restart_after(
+        &self,
+        task: &ElementId,
+        restarts: u32,
+        exit: &ExitRecord,
+        cause: Option<Cause>,
+    ) -> Option<Duration> {
+        let settings = self.live.as_ref()?.resolved.tasks.get(task)?;
+        // Only what ended by itself is started again.
+        if cause.is_some() && matches!(exit.reason, ExitReason::Cancelled | ExitReason::Deadline) {
+            return None;
+        }
+        back_off(settings, restarts, exit)
+    }
+
+    /// The steps in this executor's container.
+    pub(super) fn steps<'a>(
+        &'a self,
+        executor: &'a crate::element::Record,
+        container: &'a ContainerId,
+        scope: &'a Scope,
+        resolved: &'a Resolved,
+    ) -> Steps<'a> {
+        Steps {
+            node: &self.node,
+            executor,
+            container,
+            scope,
+            resolved,
+        }
+    }
+
+    /// The number of a task's next run.
+    pub(super) fn next_run(&self, composition: &Composition, task: &ElementId) -> u32 {
+        let last = match composition.runs.get(task) {
+            Some(run) => run.run,
+            // It may have taken part before: exit records are never written twice.
+            None => {
+                let exits = self.node.ledger.exits(&self.executor, Some(task)).unwrap_or_default();
+                exits.last().map_or(0, |exit| exit.run)
+            }
+        };
+        last + 1
+    }
+}
+
+pub(super) fn back_off(settings: &EffectiveTask, restarts: u32, exit: &ExitRecord) -> Option<Duration> {
+    let first = match &settings.restart {
+        RestartPolicy::Never => return None,
+        RestartPolicy::OnFailure { max, backoff_ms } => {
+            let failed = exit.code != Some(0);
+            let left = *max == 0 || restarts < *max;
+            (failed && left).then_some(*backoff_ms)?
+        }
+        RestartPolicy::Always { backoff_ms } => *backoff_ms,
+    };
+    let factor = 2u32.checked_pow(restarts).unwrap_or(u32::MAX);
+    Some(Duration::from_millis(first).saturating_mul(factor).min(MAX_BACKOFF))
+}
+
+fn exit_record(executor: &ElementId, process: &Process, end: &End, cause: Option<Cause>) -> ExitRecord {
+    let exit = &end.exit;
+    let reason = match (exit.reason, cause) {
+        // Nobody saw how it ended: that we wanted it to does not make it known.
+        (ExitReason::Lost, _) => ExitReason::Lost,
+        (_, Some(Cause::Stopped(reason))) => reason,
+        (ExitReason::Signaled, Some(Cause::Signal(signal))) if exit.signal == Some(signal) => ExitReason::Cancelled,
+        (reason, _) => reason,
+    };
+    ExitRecord {
+        executor: executor.clone(),
+        task: end.task.clone(),
+        run: end.run,
+        reason,
+        code: exit.code,
+        signal: exit.signal,
+        cpu_ns: exit.cpu_ns,
+        memory_peak_bytes: exit.memory_peak_bytes,
+        started: process.started,
+        exited: exit.exited,
+        reconciled: end.reconciled,
+        message: None,
+    }
+}
+
+async fn wait(node: &Node, id: &ProcessId, primary: bool) -> ProcessExit {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        match node.runtime.wait_process(id, primary).await {
+            Ok(exit) => return exit,
+            Err(error) if error.kind == RuntimeErrorKind::NotFound => {
+                return ProcessExit {
+                    reason: ExitReason::Lost,
+                    code: None,
+                    signal: None,
+                    exited: Timestamp::now(),
+                    cpu_ns: None,
+                    memory_peak_bytes: None,
+                };
+            }
+            Err(error) => {
+                tracing::warn!(process = %id.name, %error, "waiting for a process failed, asking again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The intent of a commit: what is in the ledger before the first call to the engine, so that whoever comes after a
+//! crash knows what to undo.
+
+use serde::{Deserialize, Serialize};
+
+use crate::element::ElementId;
+
+/// Written before the first step, removed in the transaction that records the commit or its failure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Intent {
+    /// Revision of the executor the commit was computed over.
+    pub(crate) revision: u64,
+    /// Generation of the container being started or changed.
+    pub(crate) generation: u32,
+    /// The commit starts a new container; otherwise it changes a running one.
+    pub(crate) fresh: bool,
+    /// Elements that are claimed for the first time: their references go when the commit is undone.
+    pub(crate) claims: Vec<ElementId>,
+    /// Volumes that are attached, with their targets.
+    pub(crate) attaches: Vec<(ElementId, String)>,
+    /// Runs that are started: task and number.
+    pub(crate) runs: Vec<(ElementId, u32)>,
+}

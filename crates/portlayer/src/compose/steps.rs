@@ -1,0 +1,279 @@
+//! The steps of a commit in the engine, each noted for undo before it is tried: every undo is a removal that takes
+//! what is not there for done, so a step whose answer was lost is undone like one that succeeded.
+
+use futures::future::join_all;
+
+use super::StepError;
+use super::node::Node;
+use super::oci;
+use super::validate::{EffectiveTask, Resolved, VolumeUse};
+use crate::element::{ElementId, Record, StoreKeys};
+use crate::runtime::{
+    ContainerId, ContainerPlan, MountPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan, Scope,
+};
+use crate::store::{MountSource, StoreError};
+use crate::task::LogChoice;
+
+/// How a step is taken back.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Undo {
+    End(Scope),
+    Detach(ElementId, StoreKeys),
+    RemoveRoot,
+    DeleteContainer,
+    DeleteProcess(ProcessId, bool),
+    DetachLive(String),
+}
+
+impl Undo {
+    fn name(&self) -> String {
+        match self {
+            Undo::End(_) => "delete lease".to_owned(),
+            Undo::Detach(id, _) => format!("detach {id}"),
+            Undo::RemoveRoot => "remove root".to_owned(),
+            Undo::DeleteContainer => "delete container".to_owned(),
+            Undo::DeleteProcess(process, _) => format!("delete process {}", process.name),
+            Undo::DetachLive(target) => format!("unmount {target}"),
+        }
+    }
+}
+
+/// A step that failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// The element it was for.
+    pub(crate) element: ElementId,
+    /// The step.
+    pub(crate) step: &'static str,
+    /// Why.
+    pub(crate) source: StepError,
+}
+
+/// One process to start.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Start {
+    /// The task.
+    pub(crate) task: ElementId,
+    /// Its run.
+    pub(crate) run: u32,
+    /// First of its container.
+    pub(crate) primary: bool,
+}
+
+/// The steps of one commit of one container.
+pub(crate) struct Steps<'a> {
+    /// Ledger, stores and engine.
+    pub(crate) node: &'a Node,
+    /// The executor.
+    pub(crate) executor: &'a Record,
+    /// The container.
+    pub(crate) container: &'a ContainerId,
+    /// The lease.
+    pub(crate) scope: &'a Scope,
+    /// What is wanted.
+    pub(crate) resolved: &'a Resolved,
+}
+
+impl Steps<'_> {
+    /// Makes the container and starts its tasks. Independent calls run at once.
+    pub(crate) async fn start(&self, starts: &[Start], undo: &mut Vec<Undo>) -> Result<(), Failed> {
+        let executor = &self.executor.id;
+        undo.push(Undo::End(self.scope.clone()));
+        undo.extend(self.resolved.volumes.iter().filter_map(detach));
+        undo.push(Undo::RemoveRoot);
+        let root = self.resolved.root.as_ref();
+        let image = root.map_or(executor, |root| &root.id);
+        let root_plan = RootPlan {
+            image: root.and_then(|root| root.keys.clone()),
+            access: root.map_or(crate::store::Access::ReadOnly, |root| root.access),
+        };
+        let prepare = async {
+            let begun = self.node.runtime.begin(self.scope).await;
+            begun.map_err(|error| failed(executor, "open lease", error))?;
+            let prepared = self.node.runtime.prepare_root(self.scope, self.container, &root_plan);
+            prepared.await.map_err(|error| failed(image, "prepare root", error))
+        };
+        let attached = join_all(self.resolved.volumes.iter().map(|volume| self.attach(volume)));
+        let (attached, prepared) = futures::join!(attached, prepare);
+        let mounts = attached.into_iter().collect::<Result<Vec<_>, _>>()?;
+        prepared?;
+
+        let plan = ContainerPlan {
+            id: self.container.clone(),
+            executor: executor.clone(),
+            revision: self.executor.revision + 1,
+            root: root_plan,
+            mounts,
+            spec: oci::spec(executor, self.resolved, self.node.cgroup2),
+            several: starts.len() > 1,
+        };
+        let (Some((first, further)), Some(primary)) = (starts.split_first(), self.plan_first(starts)) else {
+            return Ok(());
+        };
+        undo.push(Undo::DeleteContainer);
+        let check = self.node.runtime.check_mounts(&plan);
+        let create = self.node.runtime.create_container(self.scope, &plan, &primary);
+        let (checked, created) = futures::join!(check, create);
+        checked.map_err(|error| failed(self.blame(&plan, &error).unwrap_or(executor), "check mount targets", error))?;
+        created.map_err(|error| failed(executor, "create container", error))?;
+        self.run(first, undo).await?;
+        self.run_all(further, undo).await
+    }
+
+    /// Changes a running container: mounts volumes, starts tasks.
+    pub(crate) async fn change(
+        &self,
+        attaches: &[ElementId],
+        starts: &[Start],
+        undo: &mut Vec<Undo>,
+    ) -> Result<(), Failed> {
+        // Parents before children, as `volumes` is sorted.
+        for volume in self.resolved.volumes.iter().filter(|v| attaches.contains(&v.record.id)) {
+            undo.extend(detach(volume));
+            let mount = self.attach(volume).await?;
+            undo.push(Undo::DetachLive(mount.target.clone()));
+            let attached = self.node.runtime.attach_mount(self.container, &mount).await;
+            attached.map_err(|error| failed(&volume.record.id, "mount into the running container", error))?;
+        }
+        self.run_all(starts, undo).await
+    }
+
+    async fn run_all(&self, starts: &[Start], undo: &mut Vec<Undo>) -> Result<(), Failed> {
+        let mut undos: Vec<Vec<Undo>> = starts.iter().map(|_| Vec::new()).collect();
+        let runs = starts.iter().zip(&mut undos).map(|(start, undo)| self.run(start, undo));
+        let outcomes = join_all(runs).await;
+        undo.extend(undos.into_iter().flatten());
+        outcomes.into_iter().collect()
+    }
+
+    async fn run(&self, start: &Start, undo: &mut Vec<Undo>) -> Result<(), Failed> {
+        let Some(plan) = self.process_plan(start) else {
+            return Ok(());
+        };
+        undo.push(Undo::DeleteProcess(plan.id.clone(), plan.primary));
+        let created = self.node.runtime.create_process(&plan).await;
+        created.map_err(|error| failed(&start.task, "create process", error))?;
+        let started = self.node.runtime.start_process(&plan.id, plan.primary).await;
+        started.map_err(|error| failed(&start.task, "start process", error))
+    }
+
+    async fn attach(&self, volume: &VolumeUse) -> Result<MountPlan, Failed> {
+        let id = &volume.record.id;
+        let source = match (volume.tmpfs_bytes, self.node.store(id)) {
+            (Some(size_bytes), _) => MountSource::Tmpfs {
+                size_bytes,
+                mode: 0o1777,
+            },
+            (None, Some(store)) => {
+                let attached = store.attach(&volume.record, &self.executor.id).await;
+                attached.map_err(|error| failed(id, "attach", error))?
+            }
+            (None, None) => {
+                let missing = StoreError::Unsupported("volumes");
+                return Err(failed(id, "attach", missing));
+            }
+        };
+        Ok(MountPlan {
+            volume: id.clone(),
+            source,
+            target: volume.target.clone(),
+            access: volume.access,
+            sub_path: volume.sub_path.clone(),
+            copy_up: volume.copy_up,
+        })
+    }
+
+    /// The volume a failed check of mount targets is about.
+    fn blame<'p>(&self, plan: &'p ContainerPlan, error: &crate::runtime::RuntimeError) -> Option<&'p ElementId> {
+        let crate::runtime::RuntimeErrorKind::MountTarget { target, .. } = &error.kind else {
+            return None;
+        };
+        plan.mounts.iter().find(|mount| mount.target == *target).map(|mount| &mount.volume)
+    }
+
+    fn plan_first(&self, starts: &[Start]) -> Option<ProcessPlan> {
+        self.process_plan(starts.first()?)
+    }
+
+    fn process_plan(&self, start: &Start) -> Option<ProcessPlan> {
+        let task = self.resolved.tasks.get(&start.task)?;
+        Some(ProcessPlan {
+            id: ProcessId::new(self.container.clone(), &start.task, start.run),
+            primary: start.primary,
+            task: start.task.clone(),
+            run: start.run,
+            process: oci::process(task, &self.resolved.spec.isolation),
+            user_text: task.user.clone(),
+            stdin: task.interaction.stdin,
+            stdout: output(&task.stdout),
+            stderr: stderr(task),
+        })
+    }
+
+    /// Takes steps back, newest first. What could not be taken back comes as its name and reason; the rest is
+    /// still taken back.
+    pub(crate) async fn undo(&self, undo: Vec<Undo>) -> Vec<(String, StepError)> {
+        let mut failures = Vec::new();
+        for step in undo.into_iter().rev() {
+            if let Err(error) = self.undo_one(&step).await {
+                failures.push((step.name(), error));
+            }
+        }
+        failures
+    }
+
+    async fn undo_one(&self, step: &Undo) -> Result<(), StepError> {
+        let runtime = &self.node.runtime;
+        match step {
+            Undo::End(scope) => runtime.end(scope).await?,
+            Undo::Detach(id, keys) => {
+                if let Some(store) = self.node.store(id) {
+                    store.detach(id, keys, &self.executor.id).await?;
+                }
+            }
+            Undo::RemoveRoot => runtime.remove_root(self.container).await?,
+            Undo::DeleteContainer => runtime.delete_container(self.container).await?,
+            Undo::DeleteProcess(process, primary) => {
+                runtime.delete_process(process, *primary, true).await?;
+            }
+            Undo::DetachLive(target) => runtime.detach_mount(self.container, target).await?,
+        }
+        Ok(())
+    }
+}
+
+fn failed(element: &ElementId, step: &'static str, source: impl Into<StepError>) -> Failed {
+    Failed {
+        element: element.clone(),
+        step,
+        source: source.into(),
+    }
+}
+
+/// The undo of a volume's attach; a fresh tmpfs has none.
+pub(crate) fn detach(volume: &VolumeUse) -> Option<Undo> {
+    let keys = match &volume.record.body {
+        crate::element::Body::Volume(body) => body.keys.clone(),
+        _ => StoreKeys::new(),
+    };
+    volume
+        .tmpfs_bytes
+        .is_none()
+        .then(|| Undo::Detach(volume.record.id.clone(), keys))
+}
+
+fn output(choice: &LogChoice) -> OutputPlan {
+    match choice {
+        LogChoice { discard: true, .. } => OutputPlan::Discard,
+        LogChoice { required: true, .. } => OutputPlan::Required,
+        _ => OutputPlan::BestEffort,
+    }
+}
+
+/// With a terminal everything comes as standard output.
+fn stderr(task: &EffectiveTask) -> OutputPlan {
+    match task.terminal {
+        true => OutputPlan::Discard,
+        false => output(&task.stderr),
+    }
+}
