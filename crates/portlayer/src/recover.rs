@@ -34,7 +34,9 @@ impl PortLayer {
             }
         }
         let live = self.live_executors()?;
-        self.purge_strangers(&live).await.map_err(OpenError::Runtime)?;
+        self.purge_strangers(&live)
+            .await
+            .map_err(OpenError::Runtime)?;
         let mut adoptions = futures::stream::iter(live.into_keys())
             .map(|executor| async move {
                 let adopted: Result<(), TaskError> = self.adopt(&executor).await;
@@ -54,7 +56,10 @@ impl PortLayer {
         let mut live = BTreeMap::new();
         let mut after: Option<String> = None;
         loop {
-            let page = self.shared.ledger.list("executor://", after.as_deref(), PAGE, is_live)?;
+            let page = self
+                .shared
+                .ledger
+                .list("executor://", after.as_deref(), PAGE, is_live)?;
             for record in page.records {
                 if let Body::Executor(body) = &record.body {
                     let container = ContainerId::new(&record.id, body.composition.generation);
@@ -69,13 +74,22 @@ impl PortLayer {
         }
     }
 
-    async fn purge_strangers(&self, live: &BTreeMap<ElementId, Option<ContainerId>>) -> Result<(), RuntimeError> {
+    async fn purge_strangers(
+        &self,
+        live: &BTreeMap<ElementId, Option<ContainerId>>,
+    ) -> Result<(), RuntimeError> {
         for found in self.shared.runtime.list().await? {
-            let owner = found.executor.as_ref().and_then(|executor| live.get(executor));
+            let owner = found
+                .executor
+                .as_ref()
+                .and_then(|executor| live.get(executor));
             if owner.is_some_and(|container| container.as_ref() == Some(&found.id)) {
                 continue;
             }
-            tracing::info!(container = found.id.as_str(), "purging a container nobody owns");
+            tracing::info!(
+                container = found.id.as_str(),
+                "purging a container nobody owns"
+            );
             if let Err(error) = self.shared.runtime.purge(&found.id).await {
                 tracing::error!(container = found.id.as_str(), %error, "purging a container failed");
             }
@@ -90,14 +104,32 @@ impl PortLayer {
             tracing::error!(%executor, %error, "undoing an unfinished commit failed");
         }
         let used_up = (intent.fresh && undone.is_err()).then_some(intent.generation);
-        let joined = self.shared.ledger.get(executor).ok().flatten().map(|record| composed(&record));
+        let joined = self
+            .shared
+            .ledger
+            .get(executor)
+            .ok()
+            .flatten()
+            .map(|record| composed(&record));
         let joined = joined.unwrap_or_default();
-        let claims: Vec<_> = intent.claims.iter().filter(|id| !joined.contains(id)).cloned().collect();
-        let (id, operation) = (executor.clone(), Operation {
-            id: "recover".to_owned(),
-            actor: "driver".to_owned(),
-        });
-        let written = self.shared.ledger.write(move |txn| unclaim(txn, &operation, &id, &claims, used_up)).await;
+        let claims: Vec<_> = intent
+            .claims
+            .iter()
+            .filter(|id| !joined.contains(id))
+            .cloned()
+            .collect();
+        let (id, operation) = (
+            executor.clone(),
+            Operation {
+                id: "recover".to_owned(),
+                actor: "driver".to_owned(),
+            },
+        );
+        let written = self
+            .shared
+            .ledger
+            .write(move |txn| unclaim(txn, &operation, &id, &claims, used_up))
+            .await;
         if let Err(error) = written {
             tracing::error!(%executor, ?error, "recording an undone commit failed");
         }
@@ -108,7 +140,9 @@ impl PortLayer {
         let container = ContainerId::new(executor, intent.generation);
         if intent.fresh {
             runtime.purge(&container).await?;
-            runtime.end(&Scope::new(&container, intent.revision)).await?;
+            runtime
+                .end(&Scope::new(&container, intent.revision))
+                .await?;
         } else {
             for (task, run) in &intent.runs {
                 let process = ProcessId::new(container.clone(), task, *run);
@@ -125,8 +159,12 @@ impl PortLayer {
     }
 
     async fn detach_volume(&self, volume: &ElementId, executor: &ElementId) {
-        let Ok(record) = self.record(volume) else { return };
-        let (Body::Volume(body), Some(store)) = (&record.body, self.shared.composer.node.store(volume)) else {
+        let Ok(record) = self.record(volume) else {
+            return;
+        };
+        let (Body::Volume(body), Some(store)) =
+            (&record.body, self.shared.composer.node.store(volume))
+        else {
             return;
         };
         if let Err(error) = store.detach(volume, &body.keys, executor).await {
@@ -144,12 +182,19 @@ fn composed(record: &Record) -> Vec<ElementId> {
 
 fn is_live(record: &Record) -> bool {
     match &record.body {
-        Body::Executor(body) => matches!(record.state, State::Running | State::Paused) || waits_for_restart(body),
+        Body::Executor(body) => {
+            matches!(record.state, State::Running | State::Paused) || waits_for_restart(body)
+        }
         _ => false,
     }
 }
 
 fn waits_for_restart(body: &ExecutorBody) -> bool {
     let mut runs = body.composition.runs.keys();
-    runs.any(|task| body.composition.joined.get(task).is_some_and(|joined| joined.bound))
+    runs.any(|task| {
+        body.composition
+            .joined
+            .get(task)
+            .is_some_and(|joined| joined.bound)
+    })
 }

@@ -35,13 +35,17 @@ impl Driver {
             return;
         };
         let composition = &body.composition;
-        let runs: Vec<(ElementId, Run)> =
-            running(composition).filter_map(|id| Some((id.clone(), composition.runs.get(id)?.clone()))).collect();
+        let runs: Vec<(ElementId, Run)> = running(composition)
+            .filter_map(|id| Some((id.clone(), composition.runs.get(id)?.clone())))
+            .collect();
         if !runs.is_empty() {
             self.adopt_container(&body, &runs).await;
         }
         for (task, run) in &composition.runs {
-            let waits = composition.joined.get(task).is_some_and(|joined| joined.bound);
+            let waits = composition
+                .joined
+                .get(task)
+                .is_some_and(|joined| joined.bound);
             if waits && runs.iter().all(|(running, _)| running != task) {
                 self.await_restart(&body, &record, task, run);
             }
@@ -60,7 +64,9 @@ impl Driver {
             if let Some(process) = live.processes.get_mut(task) {
                 process.started = run.started;
                 process.restarts = run.restarts;
-                process.deadline = run.deadline_ms.map(|ms| Instant::now() + left(run.started, ms));
+                process.deadline = run
+                    .deadline_ms
+                    .map(|ms| Instant::now() + left(run.started, ms));
             }
         }
         self.live = Some(live);
@@ -69,7 +75,11 @@ impl Driver {
             let state = self.node.runtime.process_state(&id, start.primary).await;
             let ended = matches!(state, Ok(ProcessState::Stopped(_) | ProcessState::Unknown));
             self.watch(&start.task, start.run, &id, start.primary, ended);
-            let bound = body.composition.joined.get(&start.task).is_some_and(|joined| joined.bound);
+            let bound = body
+                .composition
+                .joined
+                .get(&start.task)
+                .is_some_and(|joined| joined.bound);
             if !ended && !bound {
                 // We died between recording its unbind and stopping it.
                 self.stop_in_background(&start.task, ExitReason::Cancelled);
@@ -130,14 +140,21 @@ impl Driver {
         let Ok((record, body)) = self.node.executor(&self.executor) else {
             return;
         };
-        let bound = body.composition.joined.get(task).is_some_and(|joined| joined.bound);
+        let bound = body
+            .composition
+            .joined
+            .get(task)
+            .is_some_and(|joined| joined.bound);
         let Some(last) = body.composition.runs.get(task).filter(|_| bound) else {
             return;
         };
         let restarts = last.restarts + 1;
         match self.try_restart(&record, &body, task, restarts).await {
             Ok(()) => {}
-            Err(failed) => self.record_failed_restart(&body, task, restarts, failed).await,
+            Err(failed) => {
+                self.record_failed_restart(&body, task, restarts, failed)
+                    .await
+            }
         }
     }
 
@@ -158,12 +175,22 @@ impl Driver {
             generation,
             fresh,
             claims: Vec::new(),
-            attaches: resolved.volumes.iter().map(|v| (v.record.id.clone(), v.target.clone())).collect(),
-            runs: starts.iter().map(|start| (start.task.clone(), start.run)).collect(),
+            attaches: resolved
+                .volumes
+                .iter()
+                .map(|v| (v.record.id.clone(), v.target.clone()))
+                .collect(),
+            runs: starts
+                .iter()
+                .map(|start| (start.task.clone(), start.run))
+                .collect(),
         };
         let (id, wanted) = (self.executor.clone(), body.composition.clone());
-        let claimed: Result<(), TxnError> =
-            self.node.ledger.write(move |txn| record::claim(txn, &id, &wanted, &[], Some(&intent))).await;
+        let claimed: Result<(), TxnError> = self
+            .node
+            .ledger
+            .write(move |txn| record::claim(txn, &id, &wanted, &[], Some(&intent)))
+            .await;
         if let Err(error) = claimed {
             tracing::error!(executor = %self.executor, ?error, "recording a restart failed");
             return Ok(());
@@ -181,7 +208,9 @@ impl Driver {
             }
             return Err(failed);
         }
-        let written = self.write_restart(body, &starts, generation, restarts, &resolved).await;
+        let written = self
+            .write_restart(body, &starts, generation, restarts, &resolved)
+            .await;
         if let Err(error) = written {
             tracing::error!(executor = %self.executor, ?error, "recording a restart failed");
             steps.undo(undo).await;
@@ -192,13 +221,19 @@ impl Driver {
         }
         match &mut self.live {
             Some(live) => {
-                let new = starts.iter().map(|start| (start.task.clone(), Process::new(&container, start)));
+                let new = starts
+                    .iter()
+                    .map(|start| (start.task.clone(), Process::new(&container, start)));
                 live.processes.extend(new);
                 live.resolved = resolved;
             }
             live => *live = Some(Live::new(&container, resolved, &starts)),
         }
-        for process in self.live.iter_mut().flat_map(|live| live.processes.get_mut(task)) {
+        for process in self
+            .live
+            .iter_mut()
+            .flat_map(|live| live.processes.get_mut(task))
+        {
             process.restarts = restarts;
         }
         self.watch_all(&starts);
@@ -215,7 +250,10 @@ impl Driver {
         resolved: &Resolved,
     ) -> Result<(), TxnError> {
         let (id, starts) = (self.executor.clone(), starts.to_vec());
-        let deadlines = resolved.tasks.iter().filter_map(|(id, task)| Some((id.clone(), task.deadline_ms?)));
+        let deadlines = resolved
+            .tasks
+            .iter()
+            .filter_map(|(id, task)| Some((id.clone(), task.deadline_ms?)));
         let deadlines: BTreeMap<_, _> = deadlines.collect();
         debug_assert!(generation >= body.composition.generation);
         let written = self.node.ledger.write(move |txn| {
@@ -231,7 +269,13 @@ impl Driver {
 
     /// A run that could not be started is a run too: it ends as start-failed. A fault of the task stays one, a fault of
     /// the engine is tried again under the policy.
-    async fn record_failed_restart(&mut self, body: &ExecutorBody, task: &ElementId, restarts: u32, failed: Failed) {
+    async fn record_failed_restart(
+        &mut self,
+        body: &ExecutorBody,
+        task: &ElementId,
+        restarts: u32,
+        failed: Failed,
+    ) {
         let starts = self.starts(&body.composition, std::slice::from_ref(task), false);
         let Some(run) = starts.first().map(|start| start.run) else {
             return;
@@ -252,7 +296,10 @@ impl Driver {
             message: Some(message(&failed.source)),
         };
         let resolved = self.resolve(body);
-        let again = resolved.tasks.get(task).filter(|_| !is_tasks_fault(&failed.source));
+        let again = resolved
+            .tasks
+            .get(task)
+            .filter(|_| !is_tasks_fault(&failed.source));
         let wait = again.and_then(|settings| back_off(settings, restarts, &exit));
         let generation = body.composition.generation + u32::from(self.live.is_none());
         let (id, recorded, again) = (self.executor.clone(), exit, wait.is_some());
@@ -302,12 +349,15 @@ fn start(task: &ElementId, run: &Run) -> Start {
 /// The first process of the container, also when it ended before others did.
 fn primary(body: &ExecutorBody, container: &ContainerId) -> Option<ProcessId> {
     let mut runs = body.composition.runs.iter();
-    let (task, run) = runs.find(|(_, run)| run.primary && run.generation == body.composition.generation)?;
+    let (task, run) =
+        runs.find(|(_, run)| run.primary && run.generation == body.composition.generation)?;
     Some(ProcessId::new(container.clone(), task, run.run))
 }
 
 fn left(started: Timestamp, deadline_ms: u64) -> Duration {
-    let since = Timestamp::now().as_nanos().saturating_sub(started.as_nanos());
+    let since = Timestamp::now()
+        .as_nanos()
+        .saturating_sub(started.as_nanos());
     let since = Duration::from_nanos(u64::try_from(since).unwrap_or(0));
     Duration::from_millis(deadline_ms).saturating_sub(since)
 }

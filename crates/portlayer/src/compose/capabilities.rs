@@ -81,13 +81,25 @@ pub(crate) struct Sets {
 
 /// The sets of a process. Root holds all it may have; another user only what the executor adds explicitly.
 pub(crate) fn sets(isolation: &Isolation, root: bool) -> Sets {
-    let added: BTreeSet<_> = isolation.add_capabilities.iter().filter_map(|name| parse(name)).collect();
-    let dropped: BTreeSet<_> = isolation.drop_capabilities.iter().filter_map(|name| parse(name)).collect();
+    let added: BTreeSet<_> = isolation
+        .add_capabilities
+        .iter()
+        .filter_map(|name| parse(name))
+        .collect();
+    let dropped: BTreeSet<_> = isolation
+        .drop_capabilities
+        .iter()
+        .filter_map(|name| parse(name))
+        .collect();
     let base: BTreeSet<_> = match isolation.privileged {
         true => ALL.into_iter().collect(),
         false => DEFAULT.into_iter().collect(),
     };
-    let bounding: BTreeSet<_> = base.union(&added).copied().filter(|name| !dropped.contains(name)).collect();
+    let bounding: BTreeSet<_> = base
+        .union(&added)
+        .copied()
+        .filter(|name| !dropped.contains(name))
+        .collect();
     let explicit: BTreeSet<_> = added.intersection(&bounding).copied().collect();
     match root {
         true => Sets {
@@ -127,7 +139,13 @@ mod tests {
     #[test]
     fn the_default_has_none_of_the_four_that_are_rarely_needed() {
         let root = sets(&Isolation::default(), true);
-        for name in ["CAP_MKNOD", "CAP_NET_RAW", "CAP_AUDIT_WRITE", "CAP_SETFCAP", "CAP_SYS_ADMIN"] {
+        for name in [
+            "CAP_MKNOD",
+            "CAP_NET_RAW",
+            "CAP_AUDIT_WRITE",
+            "CAP_SETFCAP",
+            "CAP_SYS_ADMIN",
+        ] {
             assert!(!root.bounding.contains(name), "{name}");
         }
     }

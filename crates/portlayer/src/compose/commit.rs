@@ -72,14 +72,24 @@ impl Driver {
         let action = prepared.difference.action.clone();
         let revision = match action {
             Action::Record => self.only_record(&prepared, operation).await?,
-            Action::Start(tasks) => self.start(&prepared, &tasks, operation, &mut result.runs).await?,
-            Action::Change(changes) => self.change(&prepared, &changes, operation, &mut result).await?,
+            Action::Start(tasks) => {
+                self.start(&prepared, &tasks, operation, &mut result.runs)
+                    .await?
+            }
+            Action::Change(changes) => {
+                self.change(&prepared, &changes, operation, &mut result)
+                    .await?
+            }
         };
         result.revision = revision;
         Ok(result)
     }
 
-    async fn only_record(&mut self, prepared: &Prepared, operation: &Operation) -> Result<u64, CommitError> {
+    async fn only_record(
+        &mut self,
+        prepared: &Prepared,
+        operation: &Operation,
+    ) -> Result<u64, CommitError> {
         let writing = Writing {
             operation,
             wanted: prepared.draft.wanted.clone(),
@@ -89,7 +99,8 @@ impl Driver {
         };
         let (revision, wanted) = self.write(prepared, writing, true).await?;
         // A task that waited for its restart and was unbound waits no more.
-        self.restarts.retain(|task, _| wanted.joined.get(task).is_some_and(|joined| joined.bound));
+        self.restarts
+            .retain(|task, _| wanted.joined.get(task).is_some_and(|joined| joined.bound));
         Ok(revision)
     }
 
@@ -113,7 +124,9 @@ impl Driver {
         let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
         if let Err(failed) = steps.start(&starts, &mut undo).await {
             let failures = steps.undo(undo).await;
-            return Err(self.fail(prepared, operation, failed, failures, Some(generation)).await);
+            return Err(self
+                .fail(prepared, operation, failed, failures, Some(generation))
+                .await);
         }
         let mut wanted = prepared.draft.wanted.clone();
         wanted.generation = generation;
@@ -129,7 +142,10 @@ impl Driver {
         self.watch_all(&starts);
         let node = self.node.clone();
         // The container's record protects its root from here on.
-        let (written, ended) = futures::join!(self.write(prepared, writing, false), node.runtime.end(&scope));
+        let (written, ended) = futures::join!(
+            self.write(prepared, writing, false),
+            node.runtime.end(&scope)
+        );
         if let Err(error) = ended {
             tracing::warn!(executor = %self.executor, %error, "deleting the lease of a commit failed");
         }
@@ -184,7 +200,9 @@ impl Driver {
             }
             let (wanted, deferred) = interim(prepared, changes);
             let mut first = prepared.difference.changes.clone();
-            first.iter_mut().for_each(|(id, changes)| changes.retain(|change| !deferred.contains(&(id.clone(), *change))));
+            first.iter_mut().for_each(|(id, changes)| {
+                changes.retain(|change| !deferred.contains(&(id.clone(), *change)))
+            });
             let writing = Writing {
                 operation,
                 wanted,
@@ -204,7 +222,8 @@ impl Driver {
                 Err(error) => {
                     debug_assert_eq!(watched, self.waits.len());
                     self.remove_processes(&starts);
-                    let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
+                    let steps =
+                        self.steps(&prepared.record, &container, &scope, &prepared.resolved);
                     steps.undo(undo).await;
                     self.unclaim(prepared, operation, None).await;
                     return Err(error);
@@ -213,7 +232,9 @@ impl Driver {
         } else {
             let (wanted, deferred) = interim(prepared, changes);
             let mut first = prepared.difference.changes.clone();
-            first.iter_mut().for_each(|(id, changes)| changes.retain(|change| !deferred.contains(&(id.clone(), *change))));
+            first.iter_mut().for_each(|(id, changes)| {
+                changes.retain(|change| !deferred.contains(&(id.clone(), *change)))
+            });
             let writing = Writing {
                 operation,
                 wanted,
@@ -244,7 +265,9 @@ impl Driver {
             let detached = self.node.runtime.detach_mount(&container, target).await;
             if let Err(error) = detached {
                 deferred.retain(|(of, _)| of != id);
-                result.elements.insert(id.clone(), ElementResult::Error(error.into()));
+                result
+                    .elements
+                    .insert(id.clone(), ElementResult::Error(error.into()));
                 continue;
             }
             self.forget_volume(id).await;
@@ -300,16 +323,25 @@ impl Driver {
     }
 
     fn runs(&self, task: &ElementId) -> bool {
-        self.live.as_ref().is_some_and(|live| live.processes.contains_key(task))
+        self.live
+            .as_ref()
+            .is_some_and(|live| live.processes.contains_key(task))
     }
 
     async fn forget_volume(&mut self, id: &ElementId) {
         let Some(live) = &mut self.live else { return };
-        let Some(at) = live.resolved.volumes.iter().position(|v| v.record.id == *id) else {
+        let Some(at) = live
+            .resolved
+            .volumes
+            .iter()
+            .position(|v| v.record.id == *id)
+        else {
             return;
         };
         let volume = live.resolved.volumes.remove(at);
-        let (Some(Undo::Detach(_, keys)), Some(store)) = (super::steps::detach(&volume), self.node.store(id)) else {
+        let (Some(Undo::Detach(_, keys)), Some(store)) =
+            (super::steps::detach(&volume), self.node.store(id))
+        else {
             return;
         };
         if let Err(error) = store.detach(id, &keys, &self.executor).await {
@@ -317,7 +349,12 @@ impl Driver {
         }
     }
 
-    pub(super) fn starts(&self, committed: &Composition, tasks: &[ElementId], fresh: bool) -> Vec<Start> {
+    pub(super) fn starts(
+        &self,
+        committed: &Composition,
+        tasks: &[ElementId],
+        fresh: bool,
+    ) -> Vec<Start> {
         let start = |(index, task): (usize, &ElementId)| Start {
             task: task.clone(),
             run: self.next_run(committed, task),
@@ -386,7 +423,11 @@ impl Driver {
     ) -> Result<(u64, Composition), CommitError> {
         let executor = self.executor.clone();
         let operation = writing.operation.clone();
-        let claimed = if claims { prepared.difference.claims() } else { Vec::new() };
+        let claimed = if claims {
+            prepared.difference.claims()
+        } else {
+            Vec::new()
+        };
         let deadlines = deadlines(prepared);
         let Writing {
             wanted,
@@ -420,8 +461,12 @@ impl Driver {
 
     pub(super) fn watch_all(&mut self, starts: &[Start]) {
         let Some(live) = &self.live else { return };
-        let processes = starts.iter().filter_map(|start| live.processes.get(&start.task).map(|p| (start, p)));
-        let processes: Vec<_> = processes.map(|(start, p)| (start.clone(), p.id.clone())).collect();
+        let processes = starts
+            .iter()
+            .filter_map(|start| live.processes.get(&start.task).map(|p| (start, p)));
+        let processes: Vec<_> = processes
+            .map(|(start, p)| (start.clone(), p.id.clone()))
+            .collect();
         for (start, id) in processes {
             self.watch(&start.task, start.run, &id, start.primary, false);
         }
@@ -435,7 +480,11 @@ impl Driver {
     pub(super) fn arm(&mut self, starts: &[Start]) {
         let Some(live) = &mut self.live else { return };
         for start in starts {
-            let limit = live.resolved.tasks.get(&start.task).and_then(|task| task.deadline_ms);
+            let limit = live
+                .resolved
+                .tasks
+                .get(&start.task)
+                .and_then(|task| task.deadline_ms);
             if let (Some(process), Some(ms)) = (live.processes.get_mut(&start.task), limit) {
                 process.deadline = Some(Instant::now() + Duration::from_millis(ms));
             }
@@ -446,25 +495,39 @@ impl Driver {
         let Some(live) = &mut self.live else { return };
         live.resolved = prepared.resolved.clone();
         let container = live.container.clone();
-        live.processes.extend(starts.iter().map(|start| (start.task.clone(), Process::new(&container, start))));
+        live.processes.extend(
+            starts
+                .iter()
+                .map(|start| (start.task.clone(), Process::new(&container, start))),
+        );
     }
 
     fn remove_processes(&mut self, starts: &[Start]) {
         let Some(live) = &mut self.live else { return };
-        live.processes.retain(|task, _| starts.iter().all(|start| start.task != *task));
+        live.processes
+            .retain(|task, _| starts.iter().all(|start| start.task != *task));
     }
 }
 
 impl Live {
-    pub(super) fn new(container: &ContainerId, resolved: super::validate::Resolved, starts: &[Start]) -> Self {
-        let processes = starts.iter().map(|start| (start.task.clone(), Process::new(container, start)));
+    pub(super) fn new(
+        container: &ContainerId,
+        resolved: super::validate::Resolved,
+        starts: &[Start],
+    ) -> Self {
+        let processes = starts
+            .iter()
+            .map(|start| (start.task.clone(), Process::new(container, start)));
         let primary = starts.iter().find(|start| start.primary).or(starts.first());
         Self {
             container: container.clone(),
             resolved,
             processes: processes.collect(),
             primary: primary.map_or_else(
-                || ProcessId { container: container.clone(), name: String::new() },
+                || ProcessId {
+                    container: container.clone(),
+                    name: String::new(),
+                },
                 |start| ProcessId::new(container.clone(), &start.task, start.run),
             ),
         }
@@ -493,21 +556,33 @@ fn run_id(start: &Start) -> RunId {
 
 pub(super) fn deadlines(prepared: &Prepared) -> BTreeMap<ElementId, u64> {
     let tasks = prepared.resolved.tasks.iter();
-    tasks.filter_map(|(id, task)| task.deadline_ms.map(|ms| (id.clone(), ms))).collect()
+    tasks
+        .filter_map(|(id, task)| task.deadline_ms.map(|ms| (id.clone(), ms)))
+        .collect()
 }
 
 fn intent(prepared: &Prepared, generation: u32, starts: &[Start], fresh: bool) -> Intent {
     let attaches = prepared.resolved.volumes.iter().filter(|volume| {
         let id = &volume.record.id;
-        fresh || prepared.difference.changes.get(id).is_some_and(|c| c.contains(&Change::Binds))
+        fresh
+            || prepared
+                .difference
+                .changes
+                .get(id)
+                .is_some_and(|c| c.contains(&Change::Binds))
     });
     Intent {
         revision: prepared.record.revision,
         generation,
         fresh,
         claims: prepared.difference.claims(),
-        attaches: attaches.map(|volume| (volume.record.id.clone(), volume.target.clone())).collect(),
-        runs: starts.iter().map(|start| (start.task.clone(), start.run)).collect(),
+        attaches: attaches
+            .map(|volume| (volume.record.id.clone(), volume.target.clone()))
+            .collect(),
+        runs: starts
+            .iter()
+            .map(|start| (start.task.clone(), start.run))
+            .collect(),
     }
 }
 
@@ -518,7 +593,9 @@ fn interim(prepared: &Prepared, changes: &Changes) -> (Composition, Vec<(Element
     let mut deferred = Vec::new();
     let detached: BTreeSet<_> = changes.detaches.iter().map(|(id, _)| id).collect();
     for (id, change) in &prepared.difference.changes {
-        let Some(before) = committed.get(id) else { continue };
+        let Some(before) = committed.get(id) else {
+            continue;
+        };
         let stopped = changes.stops.contains(id) && change.contains(&Change::Leaves);
         if detached.contains(id) {
             wanted.joined.insert(id.clone(), before.clone());
@@ -537,10 +614,18 @@ fn no_op(handle: &Handle, prepared: &Prepared) -> CommitResult {
     let changed = &prepared.difference.changes;
     let mut elements: BTreeMap<ElementId, ElementResult> = BTreeMap::new();
     for id in prepared.draft.touched.iter().chain(changed.keys()) {
-        let result = if changed.contains_key(id) { ElementResult::Success } else { ElementResult::NoOp };
+        let result = if changed.contains_key(id) {
+            ElementResult::Success
+        } else {
+            ElementResult::NoOp
+        };
         elements.insert(id.clone(), result);
     }
-    let executor = if prepared.difference.is_empty() { ElementResult::NoOp } else { ElementResult::Success };
+    let executor = if prepared.difference.is_empty() {
+        ElementResult::NoOp
+    } else {
+        ElementResult::Success
+    };
     elements.insert(handle.executor.clone(), executor);
     CommitResult {
         executor: handle.executor.clone(),

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::validate::{Resolved, VolumeUse};
 use super::draft::Draft;
+use super::validate::{Resolved, VolumeUse};
 use super::{CommitError, Composition, JoinHow, Joined, Role, RunState};
 use crate::element::{ElementId, Kind, State};
 
@@ -87,11 +87,15 @@ impl fmt::Display for Step {
             Step::CreateContainer(name) => write!(f, "create container {name}"),
             Step::CreateProcess(id) => write!(f, "create process of {id}"),
             Step::StartProcess(id) => write!(f, "start process of {id}"),
-            Step::AttachLive(id, target) => write!(f, "mount {id} at {target} in the running container"),
+            Step::AttachLive(id, target) => {
+                write!(f, "mount {id} at {target} in the running container")
+            }
             Step::Record => f.write_str("record the composition"),
             Step::End => f.write_str("delete lease"),
             Step::Stop(id) => write!(f, "stop {id}"),
-            Step::DetachLive(id, target) => write!(f, "unmount {id} from {target} in the running container"),
+            Step::DetachLive(id, target) => {
+                write!(f, "unmount {id} from {target} in the running container")
+            }
             Step::TearDown => f.write_str("take the container down"),
         }
     }
@@ -145,7 +149,10 @@ impl Difference {
 
     /// Elements with this change.
     pub(crate) fn with(&self, change: Change) -> Vec<ElementId> {
-        let found = self.changes.iter().filter(|(_, changes)| changes.contains(&change));
+        let found = self
+            .changes
+            .iter()
+            .filter(|(_, changes)| changes.contains(&change));
         found.map(|(id, _)| id.clone()).collect()
     }
 
@@ -170,9 +177,17 @@ impl Difference {
             Action::Start(tasks) => {
                 steps.push(Step::Claim(self.claims()));
                 steps.push(Step::Begin);
-                let volumes = resolved.volumes.iter().filter(|volume| volume.tmpfs_bytes.is_none());
+                let volumes = resolved
+                    .volumes
+                    .iter()
+                    .filter(|volume| volume.tmpfs_bytes.is_none());
                 steps.extend(volumes.map(|volume| Step::Attach(volume.record.id.clone())));
-                steps.extend(resolved.root.iter().map(|root| Step::PrepareRoot(root.id.clone())));
+                steps.extend(
+                    resolved
+                        .root
+                        .iter()
+                        .map(|root| Step::PrepareRoot(root.id.clone())),
+                );
                 steps.push(Step::CheckMounts);
                 steps.push(Step::CreateContainer(container.to_owned()));
                 tasks.iter().for_each(|task| process(&mut steps, task));
@@ -182,12 +197,19 @@ impl Difference {
             Action::Change(live) => {
                 steps.push(Step::Claim(self.claims()));
                 for id in &live.attaches {
-                    let volume = resolved.volumes.iter().find(|volume| volume.record.id == *id);
-                    let target = volume.map(|volume| volume.target.clone()).unwrap_or_default();
+                    let volume = resolved
+                        .volumes
+                        .iter()
+                        .find(|volume| volume.record.id == *id);
+                    let target = volume
+                        .map(|volume| volume.target.clone())
+                        .unwrap_or_default();
                     steps.push(Step::Attach(id.clone()));
                     steps.push(Step::AttachLive(id.clone(), target));
                 }
-                live.starts.iter().for_each(|task| process(&mut steps, task));
+                live.starts
+                    .iter()
+                    .for_each(|task| process(&mut steps, task));
                 steps.push(Step::Record);
                 steps.extend(live.stops.iter().cloned().map(Step::Stop));
                 for (id, target) in &live.detaches {
@@ -220,8 +242,18 @@ pub(crate) fn diff(
         };
         return Ok(Difference { changes, action });
     }
-    let unbound = |task: &ElementId| draft.wanted.joined.get(task).is_none_or(|joined| !joined.bound);
-    let stops: Vec<_> = running.iter().filter(|task| unbound(task)).map(|task| (*task).clone()).collect();
+    let unbound = |task: &ElementId| {
+        draft
+            .wanted
+            .joined
+            .get(task)
+            .is_none_or(|joined| !joined.bound)
+    };
+    let stops: Vec<_> = running
+        .iter()
+        .filter(|task| unbound(task))
+        .map(|task| (*task).clone())
+        .collect();
     let mut live = Live {
         tears_down: stops.len() == running.len() && draft.starts.is_empty(),
         starts: draft.starts.clone(),
@@ -236,27 +268,46 @@ pub(crate) fn diff(
             why,
         };
         for (id, changes) in &changes {
-            let active = changes.iter().any(|change| !matches!(change, Change::Joins | Change::Leaves));
+            let active = changes
+                .iter()
+                .any(|change| !matches!(change, Change::Joins | Change::Leaves));
             match id.kind() {
-                Kind::Executor => return Err(refuse(id, "limits are set when the container is made")),
-                Kind::Image if active => return Err(refuse(id, "the root of a running container stays")),
-                Kind::Network if active => return Err(refuse(id, "the network is set up when the container is made")),
-                Kind::Volume => change_volume(id, changes, committed, resolved, live_attach, &mut live)
-                    .map_err(|why| refuse(id, why))?,
+                Kind::Executor => {
+                    return Err(refuse(id, "limits are set when the container is made"));
+                }
+                Kind::Image if active => {
+                    return Err(refuse(id, "the root of a running container stays"));
+                }
+                Kind::Network if active => {
+                    return Err(refuse(
+                        id,
+                        "the network is set up when the container is made",
+                    ));
+                }
+                Kind::Volume => {
+                    change_volume(id, changes, committed, resolved, live_attach, &mut live)
+                        .map_err(|why| refuse(id, why))?
+                }
                 _ => {}
             }
         }
-        live.detaches.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()));
+        live.detaches
+            .sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()));
     }
     let nothing = live == Live::default();
-    let action = if nothing { Action::Record } else { Action::Change(live) };
+    let action = if nothing {
+        Action::Record
+    } else {
+        Action::Change(live)
+    };
     Ok(Difference { changes, action })
 }
 
 /// The tasks that run.
 pub(crate) fn running(committed: &Composition) -> impl Iterator<Item = &ElementId> {
     let runs = committed.runs.iter();
-    runs.filter(|(_, run)| run.state != RunState::Ended).map(|(id, _)| id)
+    runs.filter(|(_, run)| run.state != RunState::Ended)
+        .map(|(id, _)| id)
 }
 
 fn change_volume(
@@ -267,7 +318,10 @@ fn change_volume(
     live_attach: bool,
     live: &mut Live,
 ) -> Result<(), &'static str> {
-    let (binds, unbinds) = (changes.contains(&Change::Binds), changes.contains(&Change::Unbinds));
+    let (binds, unbinds) = (
+        changes.contains(&Change::Binds),
+        changes.contains(&Change::Unbinds),
+    );
     if !binds && !unbinds {
         return Ok(());
     }
@@ -278,7 +332,11 @@ fn change_volume(
         return Err("it moves to another place");
     }
     if binds {
-        let Some(volume) = resolved.volumes.iter().find(|volume| volume.record.id == *id) else {
+        let Some(volume) = resolved
+            .volumes
+            .iter()
+            .find(|volume| volume.record.id == *id)
+        else {
             return Err("it cannot be resolved");
         };
         can_attach(volume, resolved)?;
@@ -311,9 +369,17 @@ fn target(joined: &Joined) -> Option<&str> {
     }
 }
 
-fn changes(executor: &ElementId, committed: &Composition, wanted: &Composition) -> BTreeMap<ElementId, Vec<Change>> {
+fn changes(
+    executor: &ElementId,
+    committed: &Composition,
+    wanted: &Composition,
+) -> BTreeMap<ElementId, Vec<Change>> {
     let mut all = BTreeMap::new();
-    let ids: BTreeSet<_> = committed.joined.keys().chain(wanted.joined.keys()).collect();
+    let ids: BTreeSet<_> = committed
+        .joined
+        .keys()
+        .chain(wanted.joined.keys())
+        .collect();
     for id in ids {
         let changes = entry_changes(committed.joined.get(id), wanted.joined.get(id));
         if !changes.is_empty() {

@@ -46,7 +46,9 @@ pub(crate) fn fold(
             Op::Join { id, how, revision } => fold.join(id, how, *revision)?,
             Op::Bind { id: Some(id), how } => fold.bind(id, how)?,
             Op::Bind { id: None, how } => fold.bind_all(how)?,
-            Op::Unbind { id: Some(id) } if id == executor => fold.unbind_where(|kind| kind == Kind::Task),
+            Op::Unbind { id: Some(id) } if id == executor => {
+                fold.unbind_where(|kind| kind == Kind::Task)
+            }
             Op::Unbind { id: Some(id) } => fold.unbind(id)?,
             Op::Unbind { id: None } => fold.unbind_where(|_| true),
             Op::Leave { id } => fold.leave(id)?,
@@ -172,7 +174,13 @@ impl Fold<'_> {
             });
         }
         let unbound = |(id, joined): (&ElementId, &Joined)| (!joined.bound).then(|| id.clone());
-        let all: Vec<_> = self.draft.wanted.joined.iter().filter_map(unbound).collect();
+        let all: Vec<_> = self
+            .draft
+            .wanted
+            .joined
+            .iter()
+            .filter_map(unbound)
+            .collect();
         for id in all {
             self.bind(&id, how)?;
         }
@@ -180,7 +188,11 @@ impl Fold<'_> {
     }
 
     fn started(&mut self, id: &ElementId) {
-        let was_bound = self.committed.joined.get(id).is_some_and(|joined| joined.bound);
+        let was_bound = self
+            .committed
+            .joined
+            .get(id)
+            .is_some_and(|joined| joined.bound);
         if id.kind() == Kind::Task && !was_bound {
             self.draft.starts.push(id.clone());
         }

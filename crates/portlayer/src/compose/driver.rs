@@ -202,7 +202,14 @@ impl Driver {
     }
 
     /// Watches a process until it ends.
-    pub(super) fn watch(&mut self, task: &ElementId, run: u32, id: &ProcessId, primary: bool, reconciled: bool) {
+    pub(super) fn watch(
+        &mut self,
+        task: &ElementId,
+        run: u32,
+        id: &ProcessId,
+        primary: bool,
+        reconciled: bool,
+    ) {
         let (node, task, id) = (self.node.clone(), task.clone(), id.clone());
         self.waits.spawn(async move {
             let exit = wait(&node, &id, primary).await;
@@ -225,7 +232,11 @@ impl Driver {
     pub(super) async fn on_end(&mut self, end: Result<End, tokio::task::JoinError>) {
         // A wait that was aborted belongs to a process that is being removed.
         let Ok(end) = end else { return };
-        let Some(process) = self.live.as_ref().and_then(|live| live.processes.get(&end.task)) else {
+        let Some(process) = self
+            .live
+            .as_ref()
+            .and_then(|live| live.processes.get(&end.task))
+        else {
             return;
         };
         if process.run != end.run {
@@ -266,7 +277,8 @@ impl Driver {
         }
         self.board.announce_exit();
         if let Some(wait) = restart_after {
-            self.restarts.insert(end.task.clone(), Instant::now() + wait);
+            self.restarts
+                .insert(end.task.clone(), Instant::now() + wait);
         }
         self.forget_process(&end.task).await;
     }
@@ -282,7 +294,12 @@ impl Driver {
                 // Deleting it would end the container.
                 return;
             }
-            if let Err(error) = self.node.runtime.delete_process(&process.id, false, true).await {
+            if let Err(error) = self
+                .node
+                .runtime
+                .delete_process(&process.id, false, true)
+                .await
+            {
                 tracing::warn!(process = %process.id.name, %error, "deleting an ended process failed");
             }
             return;
@@ -363,7 +380,11 @@ impl Driver {
             Some(run) => run.run,
             // It may have taken part before: exit records are never written twice.
             None => {
-                let exits = self.node.ledger.exits(&self.executor, Some(task)).unwrap_or_default();
+                let exits = self
+                    .node
+                    .ledger
+                    .exits(&self.executor, Some(task))
+                    .unwrap_or_default();
                 exits.last().map_or(0, |exit| exit.run)
             }
         };
@@ -371,7 +392,11 @@ impl Driver {
     }
 }
 
-pub(super) fn back_off(settings: &EffectiveTask, restarts: u32, exit: &ExitRecord) -> Option<Duration> {
+pub(super) fn back_off(
+    settings: &EffectiveTask,
+    restarts: u32,
+    exit: &ExitRecord,
+) -> Option<Duration> {
     let first = match &settings.restart {
         RestartPolicy::Never => return None,
         RestartPolicy::OnFailure { max, backoff_ms } => {
@@ -382,16 +407,27 @@ pub(super) fn back_off(settings: &EffectiveTask, restarts: u32, exit: &ExitRecor
         RestartPolicy::Always { backoff_ms } => *backoff_ms,
     };
     let factor = 2u32.checked_pow(restarts).unwrap_or(u32::MAX);
-    Some(Duration::from_millis(first).saturating_mul(factor).min(MAX_BACKOFF))
+    Some(
+        Duration::from_millis(first)
+            .saturating_mul(factor)
+            .min(MAX_BACKOFF),
+    )
 }
 
-fn exit_record(executor: &ElementId, process: &Process, end: &End, cause: Option<Cause>) -> ExitRecord {
+fn exit_record(
+    executor: &ElementId,
+    process: &Process,
+    end: &End,
+    cause: Option<Cause>,
+) -> ExitRecord {
     let exit = &end.exit;
     let reason = match (exit.reason, cause) {
         // Nobody saw how it ended: that we wanted it to does not make it known.
         (ExitReason::Lost, _) => ExitReason::Lost,
         (_, Some(Cause::Stopped(reason))) => reason,
-        (ExitReason::Signaled, Some(Cause::Signal(signal))) if exit.signal == Some(signal) => ExitReason::Cancelled,
+        (ExitReason::Signaled, Some(Cause::Signal(signal))) if exit.signal == Some(signal) => {
+            ExitReason::Cancelled
+        }
         (reason, _) => reason,
     };
     ExitRecord {

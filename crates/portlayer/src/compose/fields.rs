@@ -42,7 +42,9 @@ pub(crate) fn check_bind(bind: &TaskBind) -> Result<(), FieldError> {
 /// Rules of a role.
 pub(crate) fn check_join(how: &JoinHow) -> Result<(), FieldError> {
     match how {
-        JoinHow::Image { target, .. } if target != "/" => refuse("target", "an image can only be at /"),
+        JoinHow::Image { target, .. } if target != "/" => {
+            refuse("target", "an image can only be at /")
+        }
         JoinHow::Volume {
             target,
             access,
@@ -79,7 +81,11 @@ pub(crate) fn check_target(field: &str, target: &str) -> Result<(), FieldError> 
         return refuse(field, "only an image can be at /");
     }
     for own in ["/proc", "/sys", "/dev"] {
-        if target == own || target.strip_prefix(own).is_some_and(|rest| rest.starts_with('/')) {
+        if target == own
+            || target
+                .strip_prefix(own)
+                .is_some_and(|rest| rest.starts_with('/'))
+        {
             return refuse(field, "/proc, /sys and /dev are the executor's own");
         }
     }

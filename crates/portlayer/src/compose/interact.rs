@@ -10,7 +10,9 @@ use super::diff::running;
 use super::driver::Command;
 use super::node::{Board, Cause};
 use super::stop::Stop;
-use super::{BindHow, CommitError, ComposeError, Composition, JoinHow, Role, Run, RunId, TaskBind, record};
+use super::{
+    BindHow, CommitError, ComposeError, Composition, JoinHow, Role, Run, RunId, TaskBind, record,
+};
 use crate::PortLayer;
 use crate::element::{ElementId, Record, fields};
 use crate::ledger::LedgerError;
@@ -135,7 +137,9 @@ impl PortLayer {
                 Err(error) if wanted.is_none() => return Err(error.into()),
                 Err(_) => None,
             };
-            let newest = composition.as_ref().and_then(|composition| composition.runs.get(task));
+            let newest = composition
+                .as_ref()
+                .and_then(|composition| composition.runs.get(task));
             let run = match wanted.or(newest.map(|run| run.run)) {
                 Some(run) => run,
                 None => self.last_run(executor, task)?,
@@ -159,14 +163,21 @@ impl PortLayer {
     fn last_run(&self, executor: &ElementId, task: &ElementId) -> Result<u32, TaskError> {
         let exits = self.shared.ledger.exits(executor, Some(task));
         let exits = exits.map_err(|source| ledger(executor, source))?;
-        exits.last().map(|exit| exit.run).ok_or_else(|| never(executor, task))
+        exits
+            .last()
+            .map(|exit| exit.run)
+            .ok_or_else(|| never(executor, task))
     }
 
     /// Lets the driver of an executor take over what runs. Returns when all is watched.
     pub(crate) async fn adopt(&self, executor: &ElementId) -> Result<(), TaskError> {
         let (reply, answer) = oneshot::channel();
         let closed = || ledger(executor, LedgerError::Closed);
-        let sent = self.shared.composer.send(executor, Command::Adopt { reply }).await;
+        let sent = self
+            .shared
+            .composer
+            .send(executor, Command::Adopt { reply })
+            .await;
         sent.ok_or_else(closed)?;
         answer.await.map_err(|_| closed())
     }
@@ -191,7 +202,8 @@ impl PortLayer {
             let (id, executor) = (task.clone(), executor.clone());
             return Err(ComposeError::NotJoined { id, executor }.into());
         }
-        let of = |id: &ElementId| find(executor, composition, id).map(|running| (id.clone(), running));
+        let of =
+            |id: &ElementId| find(executor, composition, id).map(|running| (id.clone(), running));
         let targets: Vec<_> = match task {
             Some(task) => of(task).into_iter().collect(),
             None => running(composition).filter_map(of).collect(),
@@ -211,17 +223,22 @@ impl PortLayer {
             Interrupt::Pause => self.pause(&record, composition, true).await?,
             Interrupt::Resume => self.pause(&record, composition, false).await?,
             Interrupt::Signal { signal, scope } => {
-                self.signal(executor, &seat.board, &targets, signal, scope).await?
+                self.signal(executor, &seat.board, &targets, signal, scope)
+                    .await?
             }
             Interrupt::Stop { how } => {
-                self.stop(executor, composition, &seat.board, targets, how).await?
+                self.stop(executor, composition, &seat.board, targets, how)
+                    .await?
             }
         };
         match delivered {
             true => Ok(Interrupted::Delivered),
             false => match task {
                 // It ended just now; its record is about to come.
-                Some(id) => self.wait(executor, id, None).await.map(|exit| Interrupted::AlreadyExited(Some(Box::new(exit)))),
+                Some(id) => self
+                    .wait(executor, id, None)
+                    .await
+                    .map(|exit| Interrupted::AlreadyExited(Some(Box::new(exit)))),
                 None => Ok(Interrupted::AlreadyExited(None)),
             },
         }
@@ -235,14 +252,20 @@ impl PortLayer {
     ) -> Result<Interrupted, TaskError> {
         let Some(task) = task else {
             let ended = composition.runs.values().next().is_some();
-            return Ok(if ended { Interrupted::AlreadyExited(None) } else { Interrupted::NotRunning });
+            return Ok(if ended {
+                Interrupted::AlreadyExited(None)
+            } else {
+                Interrupted::NotRunning
+            });
         };
         let Some(run) = composition.runs.get(task) else {
             return Ok(Interrupted::NotRunning);
         };
         let exit = self.shared.ledger.exit(executor, task, run.run);
         let exit = exit.map_err(|source| ledger(executor, source))?;
-        Ok(exit.map_or(Interrupted::NotRunning, |exit| Interrupted::AlreadyExited(Some(Box::new(exit)))))
+        Ok(exit.map_or(Interrupted::NotRunning, |exit| {
+            Interrupted::AlreadyExited(Some(Box::new(exit)))
+        }))
     }
 
     async fn signal(
@@ -256,12 +279,20 @@ impl PortLayer {
         let cause = Cause::Signal(signal);
         let mut delivered = false;
         // One call reaches every process; it may name any living one.
-        let named = if scope == SignalScope::All { &targets[..1] } else { targets };
+        let named = if scope == SignalScope::All {
+            &targets[..1]
+        } else {
+            targets
+        };
         for (_, target) in targets {
             board.note(&target.process, cause);
         }
         for (task, target) in named {
-            let sent = self.shared.runtime.signal(&target.process, target.primary, signal, scope).await;
+            let sent = self
+                .shared
+                .runtime
+                .signal(&target.process, target.primary, signal, scope)
+                .await;
             let reached = matches!(sent, Ok(Delivery::Delivered));
             delivered |= reached;
             if !reached {
@@ -286,7 +317,10 @@ impl PortLayer {
             let stop = Stop {
                 process: target.process,
                 primary: target.primary,
-                signal: settings.signal.or_else(|| self.image_stop_signal(composition)).unwrap_or(15),
+                signal: settings
+                    .signal
+                    .or_else(|| self.image_stop_signal(composition))
+                    .unwrap_or(15),
                 grace_ms: settings.grace_ms,
                 reason: ExitReason::Cancelled,
             };
@@ -303,7 +337,10 @@ impl PortLayer {
     }
 
     fn image_stop_signal(&self, composition: &Composition) -> Option<i32> {
-        let images = composition.joined.keys().filter(|id| id.kind() == crate::element::Kind::Image);
+        let images = composition
+            .joined
+            .keys()
+            .filter(|id| id.kind() == crate::element::Kind::Image);
         let mut records = images.filter_map(|id| self.record(id).ok());
         match records.next()?.body {
             crate::element::Body::Image(image) => image.defaults.stop_signal,
@@ -311,7 +348,12 @@ impl PortLayer {
         }
     }
 
-    async fn pause(&self, record: &Record, composition: &Composition, pause: bool) -> Result<bool, TaskError> {
+    async fn pause(
+        &self,
+        record: &Record,
+        composition: &Composition,
+        pause: bool,
+    ) -> Result<bool, TaskError> {
         let executor = &record.id;
         let container = ContainerId::new(executor, composition.generation);
         let set = self.shared.runtime.set_paused(&container, pause).await;
@@ -320,8 +362,11 @@ impl PortLayer {
             return Ok(false);
         }
         let (id, operation) = (executor.clone(), self.operation());
-        let written: Result<(), record::TxnError> =
-            self.shared.ledger.write(move |txn| record::paused(txn, &operation, &id, pause)).await;
+        let written: Result<(), record::TxnError> = self
+            .shared
+            .ledger
+            .write(move |txn| record::paused(txn, &operation, &id, pause))
+            .await;
         match written {
             Ok(()) | Err(record::TxnError::Changed(..)) => Ok(true),
             Err(record::TxnError::Ledger(source)) => Err(ledger(executor, source)),
@@ -330,7 +375,12 @@ impl PortLayer {
 
     /// Starts one more task in an executor: join, bind and commit in one. A task that takes part already and ended is
     /// started again. Returns the run; errors as of commit.
-    pub async fn exec(&self, executor: &ElementId, task: &ElementId, bind: TaskBind) -> Result<RunId, CommitError> {
+    pub async fn exec(
+        &self,
+        executor: &ElementId,
+        task: &ElementId,
+        bind: TaskBind,
+    ) -> Result<RunId, CommitError> {
         let handle = self.compose(executor).await?;
         let handle = self.join(handle, task, JoinHow::Task).await?;
         let handle = self.bind(handle, Some(task), BindHow::Task(bind)).await?;
@@ -343,7 +393,8 @@ impl PortLayer {
     pub async fn logs(&self, query: &LogQuery) -> Result<LogReader, TaskError> {
         let executor = &query.executor;
         let (_, body) = self.shared.composer.node.executor(executor)?;
-        let known = body.composition.joined.contains_key(&query.task) || body.composition.runs.contains_key(&query.task);
+        let known = body.composition.joined.contains_key(&query.task)
+            || body.composition.runs.contains_key(&query.task);
         if !known {
             self.last_run(executor, &query.task)?;
         }
@@ -383,7 +434,9 @@ impl PortLayer {
         let (ended, input_ended) = oneshot::channel();
         let runtime = self.shared.runtime.clone();
         tokio::spawn(async move {
-            let fed = runtime.write_stdin(&running.process, running.primary, Box::pin(read)).await;
+            let fed = runtime
+                .write_stdin(&running.process, running.primary, Box::pin(read))
+                .await;
             // Nobody needs to ask.
             let _ = ended.send(fed);
         });
@@ -403,16 +456,25 @@ impl PortLayer {
         rows: u16,
     ) -> Result<(), TaskError> {
         let (running, _) = self.running_process(executor, task)?;
-        let resized = self.shared.runtime.resize(&running.process, running.primary, columns, rows).await;
+        let resized = self
+            .shared
+            .runtime
+            .resize(&running.process, running.primary, columns, rows)
+            .await;
         resized.map_err(|source| runtime(executor, task, source))
     }
 
-    fn running_process(&self, executor: &ElementId, task: &ElementId) -> Result<(Running, bool), TaskError> {
+    fn running_process(
+        &self,
+        executor: &ElementId,
+        task: &ElementId,
+    ) -> Result<(Running, bool), TaskError> {
         let (_, body) = self.shared.composer.node.executor(executor)?;
-        let running = find(executor, &body.composition, task).ok_or_else(|| TaskError::NotRunning {
-            executor: executor.clone(),
-            task: task.clone(),
-        })?;
+        let running =
+            find(executor, &body.composition, task).ok_or_else(|| TaskError::NotRunning {
+                executor: executor.clone(),
+                task: task.clone(),
+            })?;
         let interactive = match body.composition.joined.get(task).map(|joined| &joined.role) {
             Some(Role::Task { spec, .. }) => spec.interaction.stdin,
             _ => false,
@@ -430,7 +492,9 @@ fn check(executor: &ElementId, task: Option<&ElementId>, how: &Interrupt) -> Res
         }))
     };
     match how {
-        Interrupt::Signal { signal, .. } if !(1..=64).contains(signal) => refuse("signal", "a signal is 1 to 64"),
+        Interrupt::Signal { signal, .. } if !(1..=64).contains(signal) => {
+            refuse("signal", "a signal is 1 to 64")
+        }
         Interrupt::Stop { how: Some(stop) } => match fields::check_stop("stop", stop) {
             Ok(()) => Ok(()),
             Err(error) => refuse(&error.field, &error.rule),

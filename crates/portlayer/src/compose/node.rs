@@ -136,7 +136,10 @@ impl Composer {
     /// The seat of an executor; its driver is started when there is none.
     pub(crate) fn seat(&self, executor: &ElementId) -> Arc<Seat> {
         let mut seats = self.seats();
-        if let Some(seat) = seats.get(executor).filter(|seat| !seat.commands.is_closed()) {
+        if let Some(seat) = seats
+            .get(executor)
+            .filter(|seat| !seat.commands.is_closed())
+        {
             return seat.clone();
         }
         // Bounded: whoever asks too fast waits.
@@ -194,7 +197,9 @@ impl Seats {
         };
         let mut seats = seats.lock().unwrap_or_else(PoisonError::into_inner);
         // Seats are handed out only under this lock: nobody but the table has this one.
-        let unused = seats.get(executor).is_none_or(|seat| Arc::strong_count(seat) == 1);
+        let unused = seats
+            .get(executor)
+            .is_none_or(|seat| Arc::strong_count(seat) == 1);
         if unused && asked.is_empty() {
             seats.remove(executor);
             return true;

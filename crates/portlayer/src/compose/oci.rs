@@ -41,11 +41,20 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// The container's document, without process and volume mounts.
 pub(crate) fn spec(executor: &ElementId, resolved: &Resolved, cgroup2: bool) -> Spec {
-    let read_only = resolved.root.as_ref().is_none_or(|root| root.access == Access::ReadOnly);
+    let read_only = resolved
+        .root
+        .as_ref()
+        .is_none_or(|root| root.access == Access::ReadOnly);
     let document = json!({
         "ociVersion": VERSION,
         "root": { "path": "rootfs", "readonly": read_only },
@@ -53,7 +62,8 @@ pub(crate) fn spec(executor: &ElementId, resolved: &Resolved, cgroup2: bool) -> 
         "mounts": mounts(resolved.spec.isolation.privileged),
         "linux": linux(resolved, cgroup2),
     });
-    serde_json::from_value(document).expect("the document follows the specification, as tests of every branch show")
+    serde_json::from_value(document)
+        .expect("the document follows the specification, as tests of every branch show")
 }
 
 /// The document of one process. The user is the runtime's to fill in.
@@ -76,7 +86,8 @@ pub(crate) fn process(task: &EffectiveTask, isolation: &Isolation) -> Process {
         "rlimits": rlimits(task),
         "noNewPrivileges": !isolation.allow_new_privileges && !isolation.privileged,
     });
-    serde_json::from_value(document).expect("the document follows the specification, as tests of every branch show")
+    serde_json::from_value(document)
+        .expect("the document follows the specification, as tests of every branch show")
 }
 
 fn runs_as_root(user: &str) -> bool {
@@ -89,7 +100,9 @@ fn hostname(executor: &ElementId, resolved: &Resolved) -> String {
         return name.clone();
     }
     let last = executor.name().rsplit('/').next().unwrap_or_default();
-    let kept = last.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+    let kept = last
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
     let name: String = kept.take(63).collect();
     match name.trim_matches('-') {
         "" => executor.digest_hex()[..12].to_owned(),
@@ -123,7 +136,10 @@ fn linux(resolved: &Resolved, cgroup2: bool) -> Value {
     if cgroup2 {
         namespaces.push("cgroup");
     }
-    let namespaces: Vec<Value> = namespaces.into_iter().map(|kind| json!({ "type": kind })).collect();
+    let namespaces: Vec<Value> = namespaces
+        .into_iter()
+        .map(|kind| json!({ "type": kind }))
+        .collect();
     let privileged = resolved.spec.isolation.privileged;
     let mut linux = json!({
         "namespaces": namespaces,
@@ -162,25 +178,37 @@ fn resources(limits: &Limits, privileged: bool) -> Value {
 
 /// Defaults, then the image, the task, its secrets; a later variable of a name replaces an earlier one.
 fn environment(task: &EffectiveTask, root: bool) -> Vec<String> {
-    let mut all = vec![
-        ("PATH", PATH),
-        ("HOME", if root { "/root" } else { "/" }),
-    ];
+    let mut all = vec![("PATH", PATH), ("HOME", if root { "/root" } else { "/" })];
     if task.terminal {
         all.push(("TERM", "xterm"));
     }
-    all.extend(task.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    all.extend(task.secrets.iter().map(|secret| (secret.name.as_str(), secret.value.as_str())));
-    let last_of = |index: usize, name: &str| all[index + 1..].iter().all(|(later, _)| *later != name);
-    let kept = all.iter().enumerate().filter(|(index, (name, _))| last_of(*index, name));
-    kept.map(|(_, (name, value))| format!("{name}={value}")).collect()
+    all.extend(
+        task.env
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
+    all.extend(
+        task.secrets
+            .iter()
+            .map(|secret| (secret.name.as_str(), secret.value.as_str())),
+    );
+    let last_of =
+        |index: usize, name: &str| all[index + 1..].iter().all(|(later, _)| *later != name);
+    let kept = all
+        .iter()
+        .enumerate()
+        .filter(|(index, (name, _))| last_of(*index, name));
+    kept.map(|(_, (name, value))| format!("{name}={value}"))
+        .collect()
 }
 
 fn rlimits(task: &EffectiveTask) -> Vec<Value> {
-    let limit = |name: &str, soft: u64, hard: u64| {
-        json!({ "type": format!("RLIMIT_{}", name.to_uppercase()), "soft": soft, "hard": hard })
-    };
-    let mut limits: Vec<Value> = task.rlimits.iter().map(|l| limit(&l.name, l.soft, l.hard)).collect();
+    let limit = |name: &str, soft: u64, hard: u64| json!({ "type": format!("RLIMIT_{}", name.to_uppercase()), "soft": soft, "hard": hard });
+    let mut limits: Vec<Value> = task
+        .rlimits
+        .iter()
+        .map(|l| limit(&l.name, l.soft, l.hard))
+        .collect();
     if task.rlimits.iter().all(|given| given.name != "nofile") {
         limits.push(limit("nofile", DEFAULT_NOFILE.0, DEFAULT_NOFILE.1));
     }

@@ -75,7 +75,14 @@ impl Node {
         };
         let resolved = validate(&facts, &draft)?;
         self.check_locations(executor, committed, &resolved)?;
-        let difference = diff(executor, record.state, committed, &draft, &resolved, self.live_attach)?;
+        let difference = diff(
+            executor,
+            record.state,
+            committed,
+            &draft,
+            &resolved,
+            self.live_attach,
+        )?;
         Ok(Prepared {
             record,
             body,
@@ -93,7 +100,11 @@ impl Node {
         resolved: &Resolved,
     ) -> Result<(), CommitError> {
         let running = super::diff::running(committed).next().is_some();
-        for volume in resolved.volumes.iter().filter(|volume| volume.tmpfs_bytes.is_none()) {
+        for volume in resolved
+            .volumes
+            .iter()
+            .filter(|volume| volume.tmpfs_bytes.is_none())
+        {
             let id = &volume.record.id;
             if running && committed.joined.get(id).is_some_and(|joined| joined.bound) {
                 continue;
@@ -112,7 +123,12 @@ impl Node {
         Ok(())
     }
 
-    fn check_stale(&self, handle: &Handle, committed: &Composition, draft: &Draft) -> Result<(), CommitError> {
+    fn check_stale(
+        &self,
+        handle: &Handle,
+        committed: &Composition,
+        draft: &Draft,
+    ) -> Result<(), CommitError> {
         for op in &handle.ops {
             let Op::Join { id, revision, .. } = op else {
                 continue;
@@ -127,7 +143,9 @@ impl Node {
         }
         for id in &draft.touched {
             let (before, after) = (committed.joined.get(id), draft.wanted.joined.get(id));
-            if let Some(before) = before.filter(|before| before.changed > handle.revision && Some(*before) != after) {
+            if let Some(before) =
+                before.filter(|before| before.changed > handle.revision && Some(*before) != after)
+            {
                 return Err(self.stale_entry(handle, id, before.changed));
             }
         }
@@ -153,7 +171,9 @@ impl Node {
             ComposeError::ConflictsWith { other, .. } => other,
             ComposeError::Read(ReadError::NotFound { id }) => {
                 let joined = handle.ops.iter().find_map(|op| match op {
-                    Op::Join { id: of, revision, .. } if of == id => Some(*revision),
+                    Op::Join {
+                        id: of, revision, ..
+                    } if of == id => Some(*revision),
                     _ => None,
                 });
                 return match joined {
@@ -203,6 +223,8 @@ impl Node {
 
 impl Handle {
     fn joins(&self, id: &ElementId) -> bool {
-        self.ops.iter().any(|op| matches!(op, Op::Join { id: of, .. } if of == id))
+        self.ops
+            .iter()
+            .any(|op| matches!(op, Op::Join { id: of, .. } if of == id))
     }
 }

@@ -139,7 +139,10 @@ pub(crate) struct Commit<'a> {
 }
 
 /// Records a commit. Returns the executor's new revision and composition.
-pub(crate) fn commit(txn: &mut Txn<'_>, commit: &Commit<'_>) -> Result<(u64, Composition), TxnError> {
+pub(crate) fn commit(
+    txn: &mut Txn<'_>,
+    commit: &Commit<'_>,
+) -> Result<(u64, Composition), TxnError> {
     let id = commit.executor;
     let (mut record, body) = executor(txn, id)?;
     let (before, revision) = (record.revision, record.revision + 1);
@@ -155,15 +158,32 @@ pub(crate) fn commit(txn: &mut Txn<'_>, commit: &Commit<'_>) -> Result<(u64, Com
             composition.limits_changed = revision;
         }
         for change in changes {
-            report(txn, commit, element, *change, running.contains(element), revision)?;
+            report(
+                txn,
+                commit,
+                element,
+                *change,
+                running.contains(element),
+                revision,
+            )?;
         }
     }
     add_runs(txn, &mut composition, &commit.runs, revision);
     if commit.started {
         record.state = State::Running;
-        txn.emit(id, revision, Change::Bound { executor: id.clone() });
+        txn.emit(
+            id,
+            revision,
+            Change::Bound {
+                executor: id.clone(),
+            },
+        );
     }
-    txn.audit(commit.operation, id, AuditEntry::done(Verb::Commit, before, revision))?;
+    txn.audit(
+        commit.operation,
+        id,
+        AuditEntry::done(Verb::Commit, before, revision),
+    )?;
     txn.remove_intent(id);
     let spec = body.spec;
     let stored = ExecutorBody {
@@ -216,7 +236,13 @@ fn report(
         Difference::Binds => (Verb::Bind, Some(Change::Bound { executor })),
         // The end of a task that runs is told with its exit record.
         Difference::Unbinds if running => (Verb::Unbind, None),
-        Difference::Unbinds => (Verb::Unbind, Some(Change::Unbound { executor, exit: None })),
+        Difference::Unbinds => (
+            Verb::Unbind,
+            Some(Change::Unbound {
+                executor,
+                exit: None,
+            }),
+        ),
         Difference::Leaves => {
             txn.unlink(Index::References, element, &executor);
             (Verb::Leave, Some(Change::Left { executor }))
@@ -245,7 +271,10 @@ pub(crate) struct Ended<'a> {
 
 /// Records the end of a run, once. Returns the composition and revision after it; `None` when the run's end was
 /// recorded before or its executor is gone.
-pub(crate) fn ended(txn: &mut Txn<'_>, ended: &Ended<'_>) -> Result<Option<(u64, Composition)>, TxnError> {
+pub(crate) fn ended(
+    txn: &mut Txn<'_>,
+    ended: &Ended<'_>,
+) -> Result<Option<(u64, Composition)>, TxnError> {
     let exit = ended.exit;
     let id = &exit.executor;
     let Ok((mut record, mut body)) = executor(txn, id) else {
@@ -254,7 +283,9 @@ pub(crate) fn ended(txn: &mut Txn<'_>, ended: &Ended<'_>) -> Result<Option<(u64,
     let (before, revision) = (record.revision, record.revision + 1);
     let composition = &mut body.composition;
     match composition.runs.get_mut(&exit.task) {
-        Some(run) if run.run == exit.run && run.state != RunState::Ended => run.state = RunState::Ended,
+        Some(run) if run.run == exit.run && run.state != RunState::Ended => {
+            run.state = RunState::Ended
+        }
         _ => return Ok(None),
     }
     if let Some(joined) = composition.joined.get_mut(&exit.task) {
@@ -267,11 +298,25 @@ pub(crate) fn ended(txn: &mut Txn<'_>, ended: &Ended<'_>) -> Result<Option<(u64,
         executor: id.clone(),
         exit: Some(Box::new(exit.clone())),
     };
-    emit(txn, &exit.task, found.unwrap_or_default(), unbound, exit.reconciled);
+    emit(
+        txn,
+        &exit.task,
+        found.unwrap_or_default(),
+        unbound,
+        exit.reconciled,
+    );
     if let Some(at) = found {
-        txn.audit(ended.operation, &exit.task, AuditEntry::done(Verb::Unbind, at, at))?;
+        txn.audit(
+            ended.operation,
+            &exit.task,
+            AuditEntry::done(Verb::Unbind, at, at),
+        )?;
     }
-    txn.audit(ended.operation, id, AuditEntry::done(Verb::Unbind, before, revision))?;
+    txn.audit(
+        ended.operation,
+        id,
+        AuditEntry::done(Verb::Unbind, before, revision),
+    )?;
     if super::diff::running(composition).next().is_none() {
         record.state = State::Stopped;
         let stopped = Change::Unbound {
@@ -306,12 +351,28 @@ pub(crate) fn restarted(
     add_runs(txn, &mut body.composition, runs, revision);
     for start in runs.starts {
         let at = txn.get(&start.task)?.map_or(0, |task| task.revision);
-        txn.emit(&start.task, at, Change::Bound { executor: id.clone() });
+        txn.emit(
+            &start.task,
+            at,
+            Change::Bound {
+                executor: id.clone(),
+            },
+        );
         if start.primary {
-            txn.emit(id, revision, Change::Bound { executor: id.clone() });
+            txn.emit(
+                id,
+                revision,
+                Change::Bound {
+                    executor: id.clone(),
+                },
+            );
         }
     }
-    txn.audit(operation, id, AuditEntry::done(Verb::Bind, before, revision))?;
+    txn.audit(
+        operation,
+        id,
+        AuditEntry::done(Verb::Bind, before, revision),
+    )?;
     txn.remove_intent(id);
     record.state = State::Running;
     let composition = body.composition.clone();
@@ -320,9 +381,18 @@ pub(crate) fn restarted(
 }
 
 /// Records that the executor was paused or goes on. Idempotent.
-pub(crate) fn paused(txn: &mut Txn<'_>, operation: &Operation, id: &ElementId, paused: bool) -> Result<(), TxnError> {
+pub(crate) fn paused(
+    txn: &mut Txn<'_>,
+    operation: &Operation,
+    id: &ElementId,
+    paused: bool,
+) -> Result<(), TxnError> {
     let (mut record, body) = executor(txn, id)?;
-    let state = if paused { State::Paused } else { State::Running };
+    let state = if paused {
+        State::Paused
+    } else {
+        State::Running
+    };
     let live = matches!(record.state, State::Running | State::Paused);
     if !live || record.state == state {
         return Ok(());
@@ -332,6 +402,10 @@ pub(crate) fn paused(txn: &mut Txn<'_>, operation: &Operation, id: &ElementId, p
     let revision = put(txn, record, body)?;
     let keys = vec!["state".to_owned()];
     txn.emit(id, revision, Change::Modified { keys });
-    txn.audit(operation, id, AuditEntry::done(Verb::Interrupt, before, revision))?;
+    txn.audit(
+        operation,
+        id,
+        AuditEntry::done(Verb::Interrupt, before, revision),
+    )?;
     Ok(())
 }

@@ -39,7 +39,9 @@ pub enum ElementResult {
 }
 
 /// One run of a task in its executor.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct RunId {
     /// The task.
     pub task: ElementId,

@@ -90,10 +90,20 @@ impl Steps<'_> {
         let prepare = async {
             let begun = self.node.runtime.begin(self.scope).await;
             begun.map_err(|error| failed(executor, "open lease", error))?;
-            let prepared = self.node.runtime.prepare_root(self.scope, self.container, &root_plan);
-            prepared.await.map_err(|error| failed(image, "prepare root", error))
+            let prepared = self
+                .node
+                .runtime
+                .prepare_root(self.scope, self.container, &root_plan);
+            prepared
+                .await
+                .map_err(|error| failed(image, "prepare root", error))
         };
-        let attached = join_all(self.resolved.volumes.iter().map(|volume| self.attach(volume)));
+        let attached = join_all(
+            self.resolved
+                .volumes
+                .iter()
+                .map(|volume| self.attach(volume)),
+        );
         let (attached, prepared) = futures::join!(attached, prepare);
         let mounts = attached.into_iter().collect::<Result<Vec<_>, _>>()?;
         prepared?;
@@ -107,14 +117,25 @@ impl Steps<'_> {
             spec: oci::spec(executor, self.resolved, self.node.cgroup2),
             several: starts.len() > 1,
         };
-        let (Some((first, further)), Some(primary)) = (starts.split_first(), self.plan_first(starts)) else {
+        let (Some((first, further)), Some(primary)) =
+            (starts.split_first(), self.plan_first(starts))
+        else {
             return Ok(());
         };
         undo.push(Undo::DeleteContainer);
         let check = self.node.runtime.check_mounts(&plan);
-        let create = self.node.runtime.create_container(self.scope, &plan, &primary);
+        let create = self
+            .node
+            .runtime
+            .create_container(self.scope, &plan, &primary);
         let (checked, created) = futures::join!(check, create);
-        checked.map_err(|error| failed(self.blame(&plan, &error).unwrap_or(executor), "check mount targets", error))?;
+        checked.map_err(|error| {
+            failed(
+                self.blame(&plan, &error).unwrap_or(executor),
+                "check mount targets",
+                error,
+            )
+        })?;
         created.map_err(|error| failed(executor, "create container", error))?;
         self.run(first, undo).await?;
         self.run_all(further, undo).await
@@ -128,19 +149,29 @@ impl Steps<'_> {
         undo: &mut Vec<Undo>,
     ) -> Result<(), Failed> {
         // Parents before children, as `volumes` is sorted.
-        for volume in self.resolved.volumes.iter().filter(|v| attaches.contains(&v.record.id)) {
+        for volume in self
+            .resolved
+            .volumes
+            .iter()
+            .filter(|v| attaches.contains(&v.record.id))
+        {
             undo.extend(detach(volume));
             let mount = self.attach(volume).await?;
             undo.push(Undo::DetachLive(mount.target.clone()));
             let attached = self.node.runtime.attach_mount(self.container, &mount).await;
-            attached.map_err(|error| failed(&volume.record.id, "mount into the running container", error))?;
+            attached.map_err(|error| {
+                failed(&volume.record.id, "mount into the running container", error)
+            })?;
         }
         self.run_all(starts, undo).await
     }
 
     async fn run_all(&self, starts: &[Start], undo: &mut Vec<Undo>) -> Result<(), Failed> {
         let mut undos: Vec<Vec<Undo>> = starts.iter().map(|_| Vec::new()).collect();
-        let runs = starts.iter().zip(&mut undos).map(|(start, undo)| self.run(start, undo));
+        let runs = starts
+            .iter()
+            .zip(&mut undos)
+            .map(|(start, undo)| self.run(start, undo));
         let outcomes = join_all(runs).await;
         undo.extend(undos.into_iter().flatten());
         outcomes.into_iter().collect()
@@ -153,7 +184,11 @@ impl Steps<'_> {
         undo.push(Undo::DeleteProcess(plan.id.clone(), plan.primary));
         let created = self.node.runtime.create_process(&plan).await;
         created.map_err(|error| failed(&start.task, "create process", error))?;
-        let started = self.node.runtime.start_process(&plan.id, plan.primary).await;
+        let started = self
+            .node
+            .runtime
+            .start_process(&plan.id, plan.primary)
+            .await;
         started.map_err(|error| failed(&start.task, "start process", error))
     }
 
@@ -184,11 +219,18 @@ impl Steps<'_> {
     }
 
     /// The volume a failed check of mount targets is about.
-    fn blame<'p>(&self, plan: &'p ContainerPlan, error: &crate::runtime::RuntimeError) -> Option<&'p ElementId> {
+    fn blame<'p>(
+        &self,
+        plan: &'p ContainerPlan,
+        error: &crate::runtime::RuntimeError,
+    ) -> Option<&'p ElementId> {
         let crate::runtime::RuntimeErrorKind::MountTarget { target, .. } = &error.kind else {
             return None;
         };
-        plan.mounts.iter().find(|mount| mount.target == *target).map(|mount| &mount.volume)
+        plan.mounts
+            .iter()
+            .find(|mount| mount.target == *target)
+            .map(|mount| &mount.volume)
     }
 
     fn plan_first(&self, starts: &[Start]) -> Option<ProcessPlan> {

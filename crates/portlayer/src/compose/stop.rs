@@ -65,6 +65,8 @@ impl Stop {
 
     async fn signal(&self, node: &Node, signal: i32) -> Result<Delivery, RuntimeError> {
         let runtime = &node.runtime;
-        runtime.signal(&self.process, self.primary, signal, SignalScope::Process).await
+        runtime
+            .signal(&self.process, self.primary, signal, SignalScope::Process)
+            .await
     }
 }

@@ -9,7 +9,10 @@ use super::{CommitError, Composition, JoinHow, Joined, Role, TaskBind};
 use crate::element::fields::{self, FieldError};
 use crate::element::{Body, ElementId, Record, StoreKeys, builtin};
 use crate::store::Access;
-use crate::task::{ExecutorSpec, ImageDefaults, Interaction, Limits, LogChoice, RestartPolicy, Rlimit, Secret, TaskSpec};
+use crate::task::{
+    ExecutorSpec, ImageDefaults, Interaction, Limits, LogChoice, RestartPolicy, Rlimit, Secret,
+    TaskSpec,
+};
 
 /// A checked composition in the terms of the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,17 +110,22 @@ pub(crate) fn validate(facts: &Facts<'_>, draft: &Draft) -> Result<Resolved, Com
     let mut spec = facts.spec.clone();
     fields::check_executor(&spec).map_err(|error| facts.invalid(facts.executor, error))?;
     if let Some(limits) = &wanted.limits {
-        fields::check_limits("limits", limits).map_err(|error| facts.invalid(facts.executor, error))?;
+        fields::check_limits("limits", limits)
+            .map_err(|error| facts.invalid(facts.executor, error))?;
         spec.limits = merged(limits, &spec.limits);
         // Each may be in order by itself and not with what it does not set.
-        fields::check_limits("limits", &spec.limits).map_err(|error| facts.invalid(facts.executor, error))?;
+        fields::check_limits("limits", &spec.limits)
+            .map_err(|error| facts.invalid(facts.executor, error))?;
     }
     let root = root(facts, wanted)?;
     let volumes = volumes(facts, wanted)?;
     let host_network = network(facts, wanted)?;
     let mut tasks = BTreeMap::new();
     for (id, joined) in &wanted.joined {
-        let Role::Task { spec, owner, bind, .. } = &joined.role else {
+        let Role::Task {
+            spec, owner, bind, ..
+        } = &joined.role
+        else {
             continue;
         };
         if !joined.bound {
@@ -127,7 +135,15 @@ pub(crate) fn validate(facts: &Facts<'_>, draft: &Draft) -> Result<Resolved, Com
             return Err(no_root(facts, wanted, id));
         };
         let defaults = &root.defaults;
-        let task = Task { facts, wanted, id, spec, owner, bind, defaults };
+        let task = Task {
+            facts,
+            wanted,
+            id,
+            spec,
+            owner,
+            bind,
+            defaults,
+        };
         tasks.insert(id.clone(), task.effective()?);
     }
     Ok(Resolved {
@@ -195,7 +211,15 @@ fn volumes(facts: &Facts<'_>, wanted: &Composition) -> Result<Vec<VolumeUse>, Co
     let mut volumes: Vec<VolumeUse> = Vec::new();
     let mut targets: BTreeMap<&str, &ElementId> = BTreeMap::new();
     for (id, joined) in &wanted.joined {
-        let Role::Part(how @ JoinHow::Volume { target, access, sub_path, copy_up, tmpfs_bytes }) = &joined.role
+        let Role::Part(
+            how @ JoinHow::Volume {
+                target,
+                access,
+                sub_path,
+                copy_up,
+                tmpfs_bytes,
+            },
+        ) = &joined.role
         else {
             continue;
         };
@@ -241,7 +265,9 @@ fn network(facts: &Facts<'_>, wanted: &Composition) -> Result<bool, CommitError>
 
 impl Facts<'_> {
     fn record(&self, id: &ElementId) -> Result<&Record, CommitError> {
-        self.records.get(id).ok_or_else(|| self.unresolved(id, "to exist"))
+        self.records
+            .get(id)
+            .ok_or_else(|| self.unresolved(id, "to exist"))
     }
 
     fn invalid(&self, element: &ElementId, error: FieldError) -> CommitError {
@@ -274,7 +300,12 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn effective(&self) -> Result<EffectiveTask, CommitError> {
-        let Task { spec, bind, defaults, .. } = self;
+        let Task {
+            spec,
+            bind,
+            defaults,
+            ..
+        } = self;
         fields::check_task(spec).map_err(|error| self.invalid(error))?;
         roles::check_bind(bind).map_err(|error| self.invalid(error))?;
         let base = self.base()?;
@@ -306,7 +337,12 @@ impl Task<'_> {
             env,
             secrets: spec.secrets.clone(),
             cwd,
-            user: bind.user.clone().or(spec.user.clone()).or(defaults.user.clone()).unwrap_or_default(),
+            user: bind
+                .user
+                .clone()
+                .or(spec.user.clone())
+                .or(defaults.user.clone())
+                .unwrap_or_default(),
             extra_gids: spec.extra_gids.clone(),
             terminal: spec.terminal,
             interaction: spec.interaction,
@@ -325,10 +361,22 @@ impl Task<'_> {
         let Some(owner) = self.owner else {
             return Ok(None);
         };
-        let required = || self.facts.unresolved(self.id, format!("{owner}, which it is stored with, to be bound"));
-        let joined = self.wanted.joined.get(owner).filter(|joined| joined.bound).ok_or_else(required)?;
+        let required = || {
+            self.facts.unresolved(
+                self.id,
+                format!("{owner}, which it is stored with, to be bound"),
+            )
+        };
+        let joined = self
+            .wanted
+            .joined
+            .get(owner)
+            .filter(|joined| joined.bound)
+            .ok_or_else(required)?;
         match &joined.role {
-            Role::Part(JoinHow::Image { target, .. } | JoinHow::Volume { target, .. }) => Ok(Some(target.clone())),
+            Role::Part(JoinHow::Image { target, .. } | JoinHow::Volume { target, .. }) => {
+                Ok(Some(target.clone()))
+            }
             _ => Err(required()),
         }
     }
@@ -350,7 +398,9 @@ impl Task<'_> {
         };
         match self.wanted.joined.contains_key(sink) {
             true => Ok(choice.clone()),
-            false => Err(self.facts.unresolved(self.id, format!("{sink} to be joined ({field}.sink)"))),
+            false => Err(self
+                .facts
+                .unresolved(self.id, format!("{sink} to be joined ({field}.sink)"))),
         }
     }
 

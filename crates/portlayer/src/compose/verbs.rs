@@ -7,10 +7,10 @@ use super::draft::fold;
 use super::driver::Command;
 use super::fields;
 use super::{BindHow, CommitError, CommitResult, ComposeError, Handle, JoinHow, Op};
+use crate::PortLayer;
 use crate::element::{ElementId, Record};
 use crate::ledger::LedgerError;
 use crate::runtime::{ContainerId, RuntimeError};
-use crate::PortLayer;
 
 impl PortLayer {
     /// Opens a handle on an executor as it is now. Errors: `Read`, `NotAnExecutor`.
@@ -27,7 +27,12 @@ impl PortLayer {
     ///
     /// Errors: `Read` (unknown element or executor), `WrongRole`, `InvalidField`, `AlreadyJoined` (in another role),
     /// `ConflictsWith` (a second root, network, or volume at one target).
-    pub async fn join(&self, handle: Handle, id: &ElementId, how: JoinHow) -> Result<Handle, ComposeError> {
+    pub async fn join(
+        &self,
+        handle: Handle,
+        id: &ElementId,
+        how: JoinHow,
+    ) -> Result<Handle, ComposeError> {
         let revision = match how.kind() == id.kind() {
             true => self.record(id)?.revision,
             // The fold says what is wrong.
@@ -45,7 +50,12 @@ impl PortLayer {
     /// executor's own id its limits are set. What is bound already is no change.
     ///
     /// Errors: `NotJoined`, `WrongBind`, `InvalidField`, `AlreadyBound` (with other settings).
-    pub async fn bind(&self, handle: Handle, id: Option<&ElementId>, how: BindHow) -> Result<Handle, ComposeError> {
+    pub async fn bind(
+        &self,
+        handle: Handle,
+        id: Option<&ElementId>,
+        how: BindHow,
+    ) -> Result<Handle, ComposeError> {
         let checked = match &how {
             BindHow::Plain => Ok(()),
             BindHow::Task(bind) => fields::check_bind(bind),
@@ -62,7 +72,11 @@ impl PortLayer {
 
     /// Deactivates what takes part; `None` = everything, the executor's own id = all its tasks. A running task is
     /// stopped in stages at commit. What is not bound is no change. Errors: `NotJoined`.
-    pub async fn unbind(&self, handle: Handle, id: Option<&ElementId>) -> Result<Handle, ComposeError> {
+    pub async fn unbind(
+        &self,
+        handle: Handle,
+        id: Option<&ElementId>,
+    ) -> Result<Handle, ComposeError> {
         let id = id.cloned();
         self.edit(handle, Op::Unbind { id })
     }
@@ -76,7 +90,12 @@ impl PortLayer {
         let node = &self.shared.composer.node;
         let (_, body) = node.executor(&handle.executor)?;
         handle.ops.push(op);
-        fold(&handle.executor, &body.composition, &handle.ops, node.as_ref())?;
+        fold(
+            &handle.executor,
+            &body.composition,
+            &handle.ops,
+            node.as_ref(),
+        )?;
         Ok(handle)
     }
 
@@ -87,7 +106,11 @@ impl PortLayer {
         let generation = prepared.body.composition.generation;
         let fresh = matches!(difference.action, super::diff::Action::Start(_));
         let container = ContainerId::new(&handle.executor, generation + u32::from(fresh));
-        let untouched = prepared.draft.touched.iter().map(|id| (id.clone(), Vec::new()));
+        let untouched = prepared
+            .draft
+            .touched
+            .iter()
+            .map(|id| (id.clone(), Vec::new()));
         let mut elements: std::collections::BTreeMap<_, _> = untouched.collect();
         elements.extend(difference.changes.clone());
         Ok(Plan {
@@ -117,20 +140,33 @@ impl PortLayer {
             operation,
             reply,
         };
-        self.shared.composer.send(&executor, command).await.ok_or_else(closed)?;
+        self.shared
+            .composer
+            .send(&executor, command)
+            .await
+            .ok_or_else(closed)?;
         answer.await.map_err(|_| closed())?
     }
 
     /// Removes what a deleted executor left in the engine: its last container, root and logs. Called by Delete after
     /// the record is gone, never for one that runs. Idempotent.
-    pub(crate) async fn remove_executor_remains(&self, record: &Record) -> Result<(), RuntimeError> {
+    pub(crate) async fn remove_executor_remains(
+        &self,
+        record: &Record,
+    ) -> Result<(), RuntimeError> {
         let crate::element::Body::Executor(executor) = &record.body else {
             return Ok(());
         };
         // A container that just ended may still be being taken down.
         if self.shared.composer.live_seat(&record.id).is_some() {
             let (reply, answer) = oneshot::channel();
-            if self.shared.composer.send(&record.id, Command::Settle { reply }).await.is_some() {
+            if self
+                .shared
+                .composer
+                .send(&record.id, Command::Settle { reply })
+                .await
+                .is_some()
+            {
                 // A driver that went away has nothing left to settle.
                 let _ = answer.await;
             }
@@ -142,4 +178,3 @@ impl PortLayer {
         self.shared.runtime.remove_logs(&record.id).await
     }
 }
-

@@ -60,7 +60,11 @@ impl Store for Volumes {
         Err(StoreError::Unsupported("export"))
     }
 
-    async fn attach(&self, record: &Record, executor: &ElementId) -> Result<MountSource, StoreError> {
+    async fn attach(
+        &self,
+        record: &Record,
+        executor: &ElementId,
+    ) -> Result<MountSource, StoreError> {
         if std::mem::take(&mut *self.fail.lock().unwrap()) {
             return Err(StoreError::Unavailable("injected".into()));
         }
@@ -72,9 +76,17 @@ impl Store for Volumes {
         Ok(MountSource::Path(PathBuf::from("/nonexistent/volume")))
     }
 
-    async fn detach(&self, id: &ElementId, _keys: &StoreKeys, executor: &ElementId) -> Result<(), StoreError> {
+    async fn detach(
+        &self,
+        id: &ElementId,
+        _keys: &StoreKeys,
+        executor: &ElementId,
+    ) -> Result<(), StoreError> {
         let entry = (id.clone(), executor.clone());
-        self.attached.lock().unwrap().retain(|attached| *attached != entry);
+        self.attached
+            .lock()
+            .unwrap()
+            .retain(|attached| *attached != entry);
         Ok(())
     }
 
@@ -120,7 +132,8 @@ impl Node {
             dir,
         };
         node.put(X, Body::Executor(Box::default())).await;
-        node.put(IMAGE, Body::Image(Box::<ImageBody>::default())).await;
+        node.put(IMAGE, Body::Image(Box::<ImageBody>::default()))
+            .await;
         node
     }
 
@@ -152,7 +165,11 @@ impl Node {
 
     pub(super) async fn put(&self, text: &str, body: Body) -> ElementId {
         let id = id(text);
-        let state = if id.kind() == Kind::Executor { State::Created } else { State::Ready };
+        let state = if id.kind() == Kind::Executor {
+            State::Created
+        } else {
+            State::Ready
+        };
         let record = Record {
             id: id.clone(),
             parent: None,
@@ -173,8 +190,12 @@ impl Node {
     }
 
     pub(super) async fn write(&self, record: Record) {
-        let written: Result<(), crate::ledger::LedgerError> =
-            self.layer.shared.ledger.write(move |txn| txn.put(&record)).await;
+        let written: Result<(), crate::ledger::LedgerError> = self
+            .layer
+            .shared
+            .ledger
+            .write(move |txn| txn.put(&record))
+            .await;
         written.unwrap();
     }
 
@@ -182,22 +203,33 @@ impl Node {
         self.task_with(text, script, |_| {}).await
     }
 
-    pub(super) async fn task_with(&self, text: &str, script: &str, change: impl FnOnce(&mut TaskSpec)) -> ElementId {
+    pub(super) async fn task_with(
+        &self,
+        text: &str,
+        script: &str,
+        change: impl FnOnce(&mut TaskSpec),
+    ) -> ElementId {
         let mut spec = TaskSpec {
             argv: script.split(' ').map(str::to_owned).collect(),
             ..TaskSpec::default()
         };
         change(&mut spec);
-        self.put(text, Body::Task(Box::new(TaskBody { spec }))).await
+        self.put(text, Body::Task(Box::new(TaskBody { spec })))
+            .await
     }
 
     pub(super) async fn volume(&self, text: &str) -> ElementId {
-        self.put(text, Body::Volume(Box::<VolumeBody>::default())).await
+        self.put(text, Body::Volume(Box::<VolumeBody>::default()))
+            .await
     }
 
     pub(super) async fn executor_with(&self, text: &str, spec: ExecutorSpec) -> ElementId {
         let composition = crate::compose::Composition::default();
-        self.put(text, Body::Executor(Box::new(ExecutorBody { spec, composition }))).await
+        self.put(
+            text,
+            Body::Executor(Box::new(ExecutorBody { spec, composition })),
+        )
+        .await
     }
 
     pub(super) fn record(&self, id: &ElementId) -> Record {
@@ -217,7 +249,10 @@ impl Node {
 
     pub(super) async fn open(&self) -> Edit<'_> {
         let handle = self.layer.compose(&id(X)).await.unwrap();
-        Edit { node: self, handle: Ok(handle) }
+        Edit {
+            node: self,
+            handle: Ok(handle),
+        }
     }
 
     /// Image and tasks composed and committed.
@@ -232,7 +267,10 @@ impl Node {
     pub(super) async fn wait(&self, task: &ElementId) -> ExitRecord {
         let executor = id(X);
         let wait = self.layer.wait(&executor, task, None);
-        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("it ends").unwrap()
+        tokio::time::timeout(std::time::Duration::from_secs(20), wait)
+            .await
+            .expect("it ends")
+            .unwrap()
     }
 
     pub(super) fn events(&self) -> Vec<Event> {
@@ -243,7 +281,9 @@ impl Node {
     pub(super) fn story(&self) -> Vec<String> {
         let of_x = |event: &Event| event.change.executor() == Some(&id(X));
         let events = self.events().into_iter().filter(of_x);
-        events.map(|event| format!("{} {}", event.change.as_str(), event.id)).collect()
+        events
+            .map(|event| format!("{} {}", event.change.as_str(), event.id))
+            .collect()
     }
 
     pub(super) fn exits(&self, task: &ElementId) -> usize {
@@ -265,9 +305,18 @@ impl Node {
     pub(super) async fn leftovers(&self) -> Vec<String> {
         use crate::runtime::{FindingClass, Runtime};
         let found = self.engine.audit().await.unwrap();
-        let found = found.into_iter().filter(|finding| finding.class != FindingClass::Log);
-        let attached = self.volumes.attached().into_iter().map(|(id, _)| format!("attached {id}"));
-        found.map(|finding| format!("{:?} {}", finding.class, finding.name)).chain(attached).collect()
+        let found = found
+            .into_iter()
+            .filter(|finding| finding.class != FindingClass::Log);
+        let attached = self
+            .volumes
+            .attached()
+            .into_iter()
+            .map(|(id, _)| format!("attached {id}"));
+        found
+            .map(|finding| format!("{:?} {}", finding.class, finding.name))
+            .chain(attached)
+            .collect()
     }
 }
 
@@ -349,7 +398,10 @@ impl<'a> Edit<'a> {
 
     /// Joined and bound.
     pub(super) async fn part(self, id: &ElementId, how: JoinHow) -> Edit<'a> {
-        self.join(id, how).await.bind(Some(id), BindHow::Plain).await
+        self.join(id, how)
+            .await
+            .bind(Some(id), BindHow::Plain)
+            .await
     }
 
     pub(super) async fn task(self, id: &ElementId) -> Edit<'a> {
@@ -357,7 +409,10 @@ impl<'a> Edit<'a> {
     }
 
     pub(super) async fn task_bound(self, id: &ElementId, bind: TaskBind) -> Edit<'a> {
-        self.join(id, JoinHow::Task).await.bind(Some(id), BindHow::Task(bind)).await
+        self.join(id, JoinHow::Task)
+            .await
+            .bind(Some(id), BindHow::Task(bind))
+            .await
     }
 
     pub(super) fn handle(self) -> Handle {
