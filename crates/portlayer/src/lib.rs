@@ -2,6 +2,7 @@
 //! line; those are behind [`runtime::Runtime`] and [`store::Store`] and in front of [`PortLayer`].
 
 pub mod archive;
+mod audit;
 pub mod compose;
 pub mod element;
 pub mod error;
@@ -16,4 +17,5 @@ pub mod task;
 pub mod time;
 
 pub use error::{Error, ErrorKind};
+pub use audit::{AuditError, AuditReport, Audited};
 pub use port_layer::{Config, OpenError, Operation, PortLayer};

@@ -1,0 +1,171 @@
+//! The audit: everything of ours that the engine, the kernel and the stores hold, compared with the ledger.
+//!
+//! The list comes from there and the owners from here; what has no owner is a leak. Take it on a quiet node: what a
+//! create or commit in flight has just made looks like a leak until its record is durable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::PortLayer;
+use crate::element::{Body, ElementId, Kind, Record, State};
+use crate::ledger::LedgerError;
+use crate::runtime::{ContainerId, Finding, FindingClass, RuntimeError};
+use crate::store::StoreError;
+
+/// How many records are read at once while the owners are collected.
+const PAGE: usize = 1000;
+
+/// The audit could not look everywhere, so it says nothing.
+#[derive(Debug, Error)]
+pub enum AuditError {
+    /// The engine or the kernel did not answer.
+    #[error("listing the engine and the kernel failed")]
+    Runtime(#[from] RuntimeError),
+    /// A location did not answer.
+    #[error("listing location {location:?} failed")]
+    Store {
+        /// The location.
+        location: String,
+        /// Cause.
+        #[source]
+        source: StoreError,
+    },
+    /// The ledger did not answer.
+    #[error("reading the ledger failed")]
+    Ledger(#[from] LedgerError),
+}
+
+/// One thing that is there, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// The thing.
+    pub finding: Finding,
+    /// The element that owns it; `None` = a leak.
+    pub owner: Option<ElementId>,
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// Everything that is there, sorted by class and name.
+    pub found: Vec<Audited>,
+}
+
+impl AuditReport {
+    /// What nobody owns.
+    pub fn leaks(&self) -> impl Iterator<Item = &Finding> {
+        self.found.iter().filter(|audited| audited.owner.is_none()).map(|audited| &audited.finding)
+    }
+
+    /// Nothing is leaked.
+    pub fn is_clean(&self) -> bool {
+        self.leaks().next().is_none()
+    }
+}
+
+/// Who may own what, collected from the ledger. Keys are the names owners go by elsewhere: ids, digests of ids, names
+/// of containers.
+#[derive(Default)]
+struct Owners {
+    /// Every element, by id and by digest.
+    elements: BTreeMap<String, ElementId>,
+    /// Containers that may exist, by name.
+    containers: BTreeMap<String, ElementId>,
+    /// Volumes that may be attached, by digest.
+    attached: BTreeMap<String, ElementId>,
+    /// Executors with a commit in flight.
+    committing: BTreeSet<ElementId>,
+}
+
+impl PortLayer {
+    /// Compares what is there with the ledger. Read-only; costs a listing of everything.
+    pub async fn audit(&self) -> Result<AuditReport, AuditError> {
+        let mut findings = self.shared.runtime.audit().await?;
+        for location in self.shared.locations.values() {
+            let Some(store) = &location.store else { continue };
+            let names = store.list().await.map_err(|source| AuditError::Store { location: location.name.clone(), source })?;
+            findings.extend(names.into_iter().map(|digest| Finding {
+                class: FindingClass::VolumeData,
+                name: format!("{}/{digest}", location.name),
+                owner: Some(digest),
+            }));
+        }
+        let layer = self.clone();
+        let owners = tokio::task::spawn_blocking(move || layer.owners()).await.map_err(|_| LedgerError::Closed)??;
+        findings.sort();
+        let found = findings
+            .into_iter()
+            .map(|finding| Audited { owner: owners.owner_of(&finding).cloned(), finding })
+            .collect();
+        Ok(AuditReport { found })
+    }
+
+    fn owners(&self) -> Result<Owners, LedgerError> {
+        let mut owners = Owners::default();
+        for (executor, _) in self.shared.ledger.intents::<serde::de::IgnoredAny>()? {
+            owners.committing.insert(executor);
+        }
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.shared.ledger.list("", after.as_deref(), PAGE, |_| true)?;
+            page.records.iter().for_each(|record| owners.add(record));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(owners),
+            }
+        }
+    }
+}
+
+impl Owners {
+    fn add(&mut self, record: &Record) {
+        let id = &record.id;
+        self.elements.insert(id.as_str().to_owned(), id.clone());
+        self.elements.insert(id.digest_hex(), id.clone());
+        let Body::Executor(body) = &record.body else { return };
+        let live = matches!(record.state, State::Running | State::Paused) || self.committing.contains(id);
+        if live {
+            let name = ContainerId::new(id, body.composition.generation);
+            self.containers.insert(name.as_str().to_owned(), id.clone());
+            if self.committing.contains(id) {
+                let next = ContainerId::new(id, body.composition.generation + 1);
+                self.containers.insert(next.as_str().to_owned(), id.clone());
+            }
+            for joined in body.composition.joined.keys().filter(|joined| joined.kind() == Kind::Volume) {
+                self.attached.insert(joined.digest_hex(), joined.clone());
+            }
+        }
+    }
+
+    fn owner_of(&self, finding: &Finding) -> Option<&ElementId> {
+        let owner = finding.owner.as_deref();
+        let container = || self.containers.get(owner.unwrap_or(&finding.name));
+        match finding.class {
+            FindingClass::Process
+            | FindingClass::Shim
+            | FindingClass::Cgroup
+            | FindingClass::RuncState
+            | FindingClass::Fifo => container(),
+            // Its label names the executor, but only the name says which start of it.
+            FindingClass::Container => self.containers.get(&finding.name),
+            FindingClass::Snapshot => {
+                self.containers.get(&finding.name).or_else(container).or_else(|| self.element(owner))
+            }
+            FindingClass::Content | FindingClass::VolumeData | FindingClass::Log => self.element(owner),
+            FindingClass::Mount => container().or_else(|| self.attached.get(owner?)),
+            FindingClass::LoopDevice => {
+                let file = Path::new(owner?).file_stem()?.to_str()?;
+                self.attached.get(file)
+            }
+            FindingClass::Lease => container().filter(|executor| self.committing.contains(*executor)),
+            FindingClass::Ingest | FindingClass::NetworkNamespace | FindingClass::Descriptor => None,
+        }
+    }
+
+    fn element(&self, owner: Option<&str>) -> Option<&ElementId> {
+        self.elements.get(owner?)
+    }
+}

@@ -1,0 +1,155 @@
+//! A node: a configuration becomes a private engine, its stores and a port layer.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portlayer::PortLayer;
+use portlayer::archive::Limits;
+use portlayer::ledger::LedgerConfig;
+use portlayer::runtime::RuntimeError;
+use portlayer::store::{Location, Store, StoreError, dir::DirStore};
+use portlayer_runtime::connection::Connection;
+use portlayer_runtime::image::{ImageLimits, ImageStore, ImageStoreConfig};
+use portlayer_runtime::volume::{
+    BlockConfig, BlockVolumes, CowConfig, CowVolumes, KernelNfs, NfsConfig, NfsMount, NfsVolumes, TmpfsVolumes,
+};
+use portlayer_runtime::{Containerd, Engine, EngineConfig, EngineError};
+use thiserror::Error;
+
+use crate::config::{Backing, Config, LocationConfig};
+
+/// How long an NFS server may take for one operation before its location counts as unavailable.
+const NFS_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a node cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// containerd cannot be started or taken over.
+    #[error("the engine cannot be started")]
+    Engine(#[from] EngineError),
+    /// Something that is needed of containerd, runc or the kernel is missing.
+    #[error("the engine cannot be used: {}", .0.text)]
+    Runtime(#[from] RuntimeError),
+    /// A location cannot be set up.
+    #[error("location {location:?} cannot be opened")]
+    Location {
+        /// The location.
+        location: String,
+        /// Cause.
+        #[source]
+        source: StoreError,
+    },
+    /// The port layer cannot be opened: the ledger is in use, damaged or newer.
+    #[error("the port layer cannot be opened")]
+    PortLayer(#[from] portlayer::OpenError),
+}
+
+/// An open node: the port layer and the private containerd it stands on.
+///
+/// Dropping it leaves containerd and every task running; the next [`open`] of the same data directory takes them over.
+pub struct Node {
+    /// Everything a caller does goes through it.
+    pub port_layer: PortLayer,
+    runtime: Arc<Containerd>,
+}
+
+/// Opens the node of a configuration: starts its containerd (or takes over the one that runs), opens the ledger,
+/// reconciles. One process at a time can have a data directory; the second gets an error at once.
+pub async fn open(config: &Config) -> Result<Node, OpenError> {
+    open_with(config, Arc::new(KernelNfs)).await
+}
+
+/// [`open`] with another way to mount NFS exports: for tests, and for hosts where somebody else mounts them.
+pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, OpenError> {
+    let engine = EngineConfig {
+        containerd: config.engine.containerd.display().to_string(),
+        ..EngineConfig::new(&config.data_dir)
+    };
+    let runtime = Arc::new(Containerd::open(Engine::start(engine).await?).await?);
+    let connection = Connection::new(runtime.client(), &config.engine.snapshotter);
+    let mut locations = Vec::new();
+    for location in &config.locations {
+        let store = store_of(location, &config.data_dir, &connection, &nfs);
+        let store = store.map_err(|source| OpenError::Location { location: location.name.clone(), source })?;
+        locations.push(Location {
+            name: location.name.clone(),
+            kinds: location.kinds.clone(),
+            policy: location.policy,
+            store,
+        });
+    }
+    let ledger = LedgerConfig {
+        cache_bytes: config.ledger.cache_bytes,
+        event_retention: config.ledger.event_retention,
+        ..LedgerConfig::new(config.data_dir.join("ledger"))
+    };
+    let port_layer = PortLayer::open(portlayer::Config { ledger, locations, runtime: runtime.clone() }).await?;
+    Ok(Node { port_layer, runtime })
+}
+
+/// Removes everything of a data directory that no process has open: containerd, tasks, mounts, cgroups, files.
+/// Idempotent. Blocks.
+pub fn clean(data_dir: &Path) -> Result<(), EngineError> {
+    Engine::clean(data_dir)
+}
+
+impl Node {
+    /// Kills every task, ends containerd and keeps the data: elements, images, volumes, logs.
+    pub async fn halt(self) -> Result<(), EngineError> {
+        self.port_layer.close().await;
+        self.runtime.halt().await
+    }
+
+    /// Kills every task, ends containerd and removes the data directory with everything in it.
+    pub async fn remove(self) -> Result<(), EngineError> {
+        self.port_layer.close().await;
+        self.runtime.stop().await
+    }
+}
+
+/// The store of a location; `None` for kinds without bytes. Everything is below the data directory unless the
+/// configuration names a path.
+fn store_of(
+    location: &LocationConfig,
+    data: &Path,
+    connection: &Connection,
+    nfs: &Arc<dyn NfsMount>,
+) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    let name = &location.name;
+    let mounts = data.join("mounts").join(name);
+    let volumes = data.join("volumes").join(name);
+    Ok(Some(match &location.backing {
+        Backing::None => return Ok(None),
+        Backing::Overlay {} => Arc::new(ImageStore::new(
+            connection.clone(),
+            ImageStoreConfig {
+                location: name.clone(),
+                staging: data.join("staging").join(name),
+                space: data.to_owned(),
+                limits: ImageLimits::default(),
+            },
+        )),
+        Backing::Dir { path } => Arc::new(DirStore::open(path.clone().unwrap_or(volumes), Limits::default())?),
+        Backing::Cow {} => Arc::new(CowVolumes::new(
+            connection.clone(),
+            CowConfig { location: name.clone(), mounts, space: data.to_owned(), limits: Limits::default() },
+        )),
+        Backing::Tmpfs { .. } => Arc::new(TmpfsVolumes),
+        Backing::Block { path, size } => Arc::new(BlockVolumes::new(BlockConfig {
+            directory: path.clone().unwrap_or(volumes),
+            mounts,
+            limits: Limits::default(),
+            default_bytes: *size,
+        })?),
+        Backing::Nfs { url } => Arc::new(NfsVolumes::new(
+            NfsConfig {
+                target: url.parse()?,
+                mount_point: mounts,
+                deadline: NFS_DEADLINE,
+                limits: Limits::default(),
+            },
+            nfs.clone(),
+        )),
+    }))
+}
