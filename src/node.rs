@@ -12,7 +12,7 @@ use portlayer::store::{Location, Store, StoreError, dir::DirStore};
 use portlayer_runtime::connection::Connection;
 use portlayer_runtime::image::{ImageLimits, ImageStore, ImageStoreConfig};
 use portlayer_runtime::volume::{
-    BlockConfig, BlockVolumes, CowConfig, CowVolumes, KernelNfs, NfsConfig, NfsMount, NfsVolumes, TmpfsVolumes,
+    BlockConfig, BlockVolumes, CowConfig, CowVolumes, KernelNfs, NfsConfig, NfsMount, NfsTargetError, NfsVolumes, TmpfsVolumes,
 };
 use portlayer_runtime::{Containerd, Engine, EngineConfig, EngineError};
 use thiserror::Error;
@@ -38,11 +38,22 @@ pub enum OpenError {
         location: String,
         /// Cause.
         #[source]
-        source: StoreError,
+        source: LocationFault,
     },
     /// The port layer cannot be opened: the ledger is in use, damaged or newer.
     #[error("the port layer cannot be opened")]
     PortLayer(#[from] portlayer::OpenError),
+}
+
+/// Why a location cannot be set up.
+#[derive(Debug, Error)]
+pub enum LocationFault {
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its NFS address.
+    #[error(transparent)]
+    Nfs(#[from] NfsTargetError),
 }
 
 /// An open node: the port layer and the private containerd it stands on.
@@ -97,13 +108,11 @@ pub fn clean(data_dir: &Path) -> Result<(), EngineError> {
 impl Node {
     /// Kills every task, ends containerd and keeps the data: elements, images, volumes, logs.
     pub async fn halt(self) -> Result<(), EngineError> {
-        self.port_layer.close().await;
         self.runtime.halt().await
     }
 
     /// Kills every task, ends containerd and removes the data directory with everything in it.
     pub async fn remove(self) -> Result<(), EngineError> {
-        self.port_layer.close().await;
         self.runtime.stop().await
     }
 }
@@ -115,7 +124,7 @@ fn store_of(
     data: &Path,
     connection: &Connection,
     nfs: &Arc<dyn NfsMount>,
-) -> Result<Option<Arc<dyn Store>>, StoreError> {
+) -> Result<Option<Arc<dyn Store>>, LocationFault> {
     let name = &location.name;
     let mounts = data.join("mounts").join(name);
     let volumes = data.join("volumes").join(name);
