@@ -12,7 +12,8 @@ use portlayer::store::{Location, Store, StoreError, dir::DirStore};
 use portlayer_runtime::connection::Connection;
 use portlayer_runtime::image::{ImageLimits, ImageStore, ImageStoreConfig};
 use portlayer_runtime::volume::{
-    BlockConfig, BlockVolumes, CowConfig, CowVolumes, KernelNfs, NfsConfig, NfsMount, NfsTargetError, NfsVolumes, TmpfsVolumes,
+    BlockConfig, BlockVolumes, CowConfig, CowVolumes, KernelNfs, NfsConfig, NfsMount,
+    NfsTargetError, NfsVolumes, TmpfsVolumes,
 };
 use portlayer_runtime::{Containerd, Engine, EngineConfig, EngineError};
 use thiserror::Error;
@@ -82,7 +83,10 @@ pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, 
     let mut locations = Vec::new();
     for location in &config.locations {
         let store = store_of(location, &config.data_dir, &connection, &nfs);
-        let store = store.map_err(|source| OpenError::Location { location: location.name.clone(), source })?;
+        let store = store.map_err(|source| OpenError::Location {
+            location: location.name.clone(),
+            source,
+        })?;
         locations.push(Location {
             name: location.name.clone(),
             kinds: location.kinds.clone(),
@@ -95,8 +99,16 @@ pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, 
         event_retention: config.ledger.event_retention,
         ..LedgerConfig::new(config.data_dir.join("ledger"))
     };
-    let port_layer = PortLayer::open(portlayer::Config { ledger, locations, runtime: runtime.clone() }).await?;
-    Ok(Node { port_layer, runtime })
+    let port_layer = PortLayer::open(portlayer::Config {
+        ledger,
+        locations,
+        runtime: runtime.clone(),
+    })
+    .await?;
+    Ok(Node {
+        port_layer,
+        runtime,
+    })
 }
 
 /// Removes everything of a data directory that no process has open: containerd, tasks, mounts, cgroups, files.
@@ -139,10 +151,18 @@ fn store_of(
                 limits: ImageLimits::default(),
             },
         )),
-        Backing::Dir { path } => Arc::new(DirStore::open(path.clone().unwrap_or(volumes), Limits::default())?),
+        Backing::Dir { path } => Arc::new(DirStore::open(
+            path.clone().unwrap_or(volumes),
+            Limits::default(),
+        )?),
         Backing::Cow {} => Arc::new(CowVolumes::new(
             connection.clone(),
-            CowConfig { location: name.clone(), mounts, space: data.to_owned(), limits: Limits::default() },
+            CowConfig {
+                location: name.clone(),
+                mounts,
+                space: data.to_owned(),
+                limits: Limits::default(),
+            },
         )),
         Backing::Tmpfs { .. } => Arc::new(TmpfsVolumes),
         Backing::Block { path, size } => Arc::new(BlockVolumes::new(BlockConfig {

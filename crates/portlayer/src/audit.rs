@@ -57,7 +57,10 @@ pub struct AuditReport {
 impl AuditReport {
     /// What nobody owns.
     pub fn leaks(&self) -> impl Iterator<Item = &Finding> {
-        self.found.iter().filter(|audited| audited.owner.is_none()).map(|audited| &audited.finding)
+        self.found
+            .iter()
+            .filter(|audited| audited.owner.is_none())
+            .map(|audited| &audited.finding)
     }
 
     /// Nothing is leaked.
@@ -85,8 +88,13 @@ impl PortLayer {
     pub async fn audit(&self) -> Result<AuditReport, AuditError> {
         let mut findings = self.shared.runtime.audit().await?;
         for location in self.shared.locations.values() {
-            let Some(store) = &location.store else { continue };
-            let names = store.list().await.map_err(|source| AuditError::Store { location: location.name.clone(), source })?;
+            let Some(store) = &location.store else {
+                continue;
+            };
+            let names = store.list().await.map_err(|source| AuditError::Store {
+                location: location.name.clone(),
+                source,
+            })?;
             findings.extend(names.into_iter().map(|digest| Finding {
                 class: FindingClass::VolumeData,
                 name: format!("{}/{digest}", location.name),
@@ -94,11 +102,16 @@ impl PortLayer {
             }));
         }
         let layer = self.clone();
-        let owners = tokio::task::spawn_blocking(move || layer.owners()).await.map_err(|_| LedgerError::Closed)??;
+        let owners = tokio::task::spawn_blocking(move || layer.owners())
+            .await
+            .map_err(|_| LedgerError::Closed)??;
         findings.sort();
         let found = findings
             .into_iter()
-            .map(|finding| Audited { owner: owners.owner_of(&finding).cloned(), finding })
+            .map(|finding| Audited {
+                owner: owners.owner_of(&finding).cloned(),
+                finding,
+            })
             .collect();
         Ok(AuditReport { found })
     }
@@ -110,7 +123,10 @@ impl PortLayer {
         }
         let mut after: Option<String> = None;
         loop {
-            let page = self.shared.ledger.list("", after.as_deref(), PAGE, |_| true)?;
+            let page = self
+                .shared
+                .ledger
+                .list("", after.as_deref(), PAGE, |_| true)?;
             page.records.iter().for_each(|record| owners.add(record));
             match page.next {
                 Some(next) => after = Some(next),
@@ -125,8 +141,11 @@ impl Owners {
         let id = &record.id;
         self.elements.insert(id.as_str().to_owned(), id.clone());
         self.elements.insert(id.digest_hex(), id.clone());
-        let Body::Executor(body) = &record.body else { return };
-        let live = matches!(record.state, State::Running | State::Paused) || self.committing.contains(id);
+        let Body::Executor(body) = &record.body else {
+            return;
+        };
+        let live =
+            matches!(record.state, State::Running | State::Paused) || self.committing.contains(id);
         if live {
             let name = ContainerId::new(id, body.composition.generation);
             self.containers.insert(name.as_str().to_owned(), id.clone());
@@ -134,7 +153,12 @@ impl Owners {
                 let next = ContainerId::new(id, body.composition.generation + 1);
                 self.containers.insert(next.as_str().to_owned(), id.clone());
             }
-            for joined in body.composition.joined.keys().filter(|joined| joined.kind() == Kind::Volume) {
+            for joined in body
+                .composition
+                .joined
+                .keys()
+                .filter(|joined| joined.kind() == Kind::Volume)
+            {
                 self.attached.insert(joined.digest_hex(), joined.clone());
             }
         }
@@ -151,17 +175,25 @@ impl Owners {
             | FindingClass::Fifo => container(),
             // Its label names the executor, but only the name says which start of it.
             FindingClass::Container => self.containers.get(&finding.name),
-            FindingClass::Snapshot => {
-                self.containers.get(&finding.name).or_else(container).or_else(|| self.element(owner))
+            FindingClass::Snapshot => self
+                .containers
+                .get(&finding.name)
+                .or_else(container)
+                .or_else(|| self.element(owner)),
+            FindingClass::Content | FindingClass::VolumeData | FindingClass::Log => {
+                self.element(owner)
             }
-            FindingClass::Content | FindingClass::VolumeData | FindingClass::Log => self.element(owner),
             FindingClass::Mount => container().or_else(|| self.attached.get(owner?)),
             FindingClass::LoopDevice => {
                 let file = Path::new(owner?).file_stem()?.to_str()?;
                 self.attached.get(file)
             }
-            FindingClass::Lease => container().filter(|executor| self.committing.contains(*executor)),
-            FindingClass::Ingest | FindingClass::NetworkNamespace | FindingClass::Descriptor => None,
+            FindingClass::Lease => {
+                container().filter(|executor| self.committing.contains(*executor))
+            }
+            FindingClass::Ingest | FindingClass::NetworkNamespace | FindingClass::Descriptor => {
+                None
+            }
         }
     }
 

@@ -16,6 +16,6 @@ pub mod store;
 pub mod task;
 pub mod time;
 
-pub use error::{Error, ErrorKind};
 pub use audit::{AuditError, AuditReport, Audited};
+pub use error::{Error, ErrorKind};
 pub use port_layer::{Config, OpenError, Operation, PortLayer};
