@@ -28,11 +28,14 @@ extern "C" fn sync_file_range(fd: i32, _offset: i64, _bytes: i64, _flags: u32) -
     SYNCS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the caller (sled) owns an open descriptor for the length of the call.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    if power::watching() {
-        power::before_sync(fd);
-    }
+    let seen = power::watching().then(|| power::flush_begins(fd)).flatten();
     match nix::unistd::fdatasync(fd) {
-        Ok(()) => 0,
+        Ok(()) => {
+            if let Some(seen) = seen {
+                power::flush_is_done(seen);
+            }
+            0
+        }
         Err(_) => -1,
     }
 }

@@ -1,7 +1,8 @@
 //! Power cuts, simulated: what the disk may hold when the power goes, built and opened.
 //!
-//! Writers work on a ledger while every flush is watched. At its start the `db` file is compared with what it held at
-//! the flush before: what is equal is durable, what differs is on its way to the disk. A state is what was durable
+//! Writers work on a ledger while every flush is watched; sled runs two at a time. What the `db` file held when a
+//! flush began is durable when that flush is done; what differs from the durable file when the next one begins is on
+//! its way to the disk. A state is what was durable
 //! plus nothing, a part or all of what was on its way: a prefix torn at a byte, or any choice of 512-byte sectors.
 //! Each state is opened as a ledger of its own and must hold every write that was acknowledged before that flush.
 
@@ -60,12 +61,25 @@ impl PowerReport {
     }
 }
 
-/// One flush: what was on its way to the disk when it began.
-struct Moment {
-    /// Sectors that differ from the durable file, in order.
+/// What differs from the durable file.
+struct Difference {
+    /// The sectors, in order.
     sectors: Vec<(usize, Vec<u8>)>,
     /// Length of the file.
     len: usize,
+}
+
+/// What happened to the file, in order.
+enum Step {
+    /// A flush began.
+    Begins(Moment),
+    /// A flush was done: this has become durable.
+    Durable(Difference),
+}
+
+/// One flush: what was on its way to the disk when it began.
+struct Moment {
+    on_its_way: Difference,
     /// Per writer, how many of its transactions had been acknowledged.
     acknowledged: Vec<u64>,
 }
@@ -77,14 +91,24 @@ struct Recorded {
     /// Its `db` file.
     durable: Vec<u8>,
     /// Every flush since.
-    moments: Vec<Moment>,
+    steps: Vec<Step>,
 }
 
 struct Watch {
     file: (u64, u64),
     durable: Vec<u8>,
     acknowledged: Arc<[AtomicU64]>,
-    moments: Vec<Moment>,
+    steps: Vec<Step>,
+    /// Flushes begun.
+    begun: u64,
+    /// The youngest flush that is done.
+    done: u64,
+}
+
+/// The file as a flush found it.
+pub(super) struct Seen {
+    number: u64,
+    content: Vec<u8>,
 }
 
 static WATCHING: AtomicBool = AtomicBool::new(false);
@@ -97,37 +121,54 @@ pub(super) fn watching() -> bool {
 }
 
 /// Called at the start of every flush of any sled file in the program while a simulation runs.
-pub(super) fn before_sync(fd: BorrowedFd<'_>) {
+pub(super) fn flush_begins(fd: BorrowedFd<'_>) -> Option<Seen> {
     let mut watch = WATCH.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(watch) = watch.as_mut() else { return };
-    let Ok(file) = fd.try_clone_to_owned().map(File::from) else {
-        return;
-    };
-    let Ok(metadata) = file.metadata() else {
-        return;
-    };
+    let watch = watch.as_mut()?;
+    let file = File::from(fd.try_clone_to_owned().ok()?);
+    let metadata = file.metadata().ok()?;
     if (metadata.dev(), metadata.ino()) != watch.file {
-        return;
+        return None;
     }
-    // Before the file is read, so that everything counted here was durable before.
+    // Counted before the file is read, so that everything counted was durable before.
     let acknowledged = watch.acknowledged.iter().map(|n| n.load(Ordering::SeqCst));
     let acknowledged = acknowledged.collect();
-    let mut now = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
-    if file.read_exact_at(&mut now, 0).is_err() {
-        return;
+    let mut content = vec![0; usize::try_from(metadata.len()).ok()?];
+    file.read_exact_at(&mut content, 0).ok()?;
+    watch.begun += 1;
+    watch.steps.push(Step::Begins(Moment {
+        on_its_way: difference(&watch.durable, &content),
+        acknowledged,
+    }));
+    Some(Seen {
+        number: watch.begun,
+        content,
+    })
+}
+
+/// Called when such a flush is done, before its caller learns of it.
+pub(super) fn flush_is_done(seen: Seen) {
+    let mut watch = WATCH.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(watch) = watch.as_mut()
+        && seen.number > watch.done
+    {
+        let durable = difference(&watch.durable, &seen.content);
+        watch.steps.push(Step::Durable(durable));
+        watch.durable = seen.content;
+        watch.done = seen.number;
     }
+}
+
+fn difference(durable: &[u8], now: &[u8]) -> Difference {
     let sectors = now
         .chunks(SECTOR)
         .enumerate()
-        .filter(|(n, sector)| watch.durable.chunks(SECTOR).nth(*n) != Some(*sector))
+        .filter(|(n, sector)| durable.chunks(SECTOR).nth(*n) != Some(*sector))
         .map(|(n, sector)| (n * SECTOR, sector.to_vec()))
         .collect();
-    watch.moments.push(Moment {
+    Difference {
         sectors,
         len: now.len(),
-        acknowledged,
-    });
-    watch.durable = now;
+    }
 }
 
 impl PowerCut {
@@ -152,7 +193,9 @@ impl PowerCut {
             file: (metadata.dev(), metadata.ino()),
             durable: durable.clone(),
             acknowledged: acknowledged.clone(),
-            moments: Vec::new(),
+            steps: Vec::new(),
+            begun: 0,
+            done: 0,
         });
         WATCHING.store(true, Ordering::Release);
         let worked = self.work(&ledger, &acknowledged);
@@ -163,7 +206,7 @@ impl PowerCut {
         Ok(Recorded {
             base,
             durable,
-            moments: watch.map(|watch| watch.moments).unwrap_or_default(),
+            steps: watch.map(|watch| watch.steps).unwrap_or_default(),
         })
     }
 
@@ -294,8 +337,10 @@ mod tests {
     fn a_write_acknowledged_before_its_flush_is_found() {
         let (_directory, power_cut) = power_cut(10, 40);
         let mut recorded = power_cut.record().unwrap();
-        for moment in &mut recorded.moments {
-            moment.acknowledged = vec![10; 4];
+        for step in &mut recorded.steps {
+            if let Step::Begins(moment) = step {
+                moment.acknowledged = vec![10; 4];
+            }
         }
         let report = power_cut.try_states(recorded).unwrap();
         assert!(report.lost.len() > 10, "{report:?}");

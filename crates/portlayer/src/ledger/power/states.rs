@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Moment, PowerCut, PowerReport, Recorded, SECTOR, copy, element, id};
+use super::{Difference, Moment, PowerCut, PowerReport, Recorded, SECTOR, Step, copy, element, id};
 use crate::ledger::{Ledger, LedgerConfig, LedgerError};
 
 /// A small generator of numbers (xorshift): repeatable, and nothing here needs more.
@@ -23,20 +23,29 @@ impl PowerCut {
         let Recorded {
             base,
             mut durable,
-            moments,
+            steps,
         } = recorded;
         let mut random = Random(self.seed | 1);
+        let flushes = steps.iter().filter(|step| matches!(step, Step::Begins(_)));
         let mut report = PowerReport {
-            flushes: moments.len() as u64,
+            flushes: flushes.count() as u64,
             ..PowerReport::default()
         };
         let wanted = u64::from(self.states);
-        for (n, moment) in (1..).zip(&moments) {
-            while report.states < wanted * n / report.flushes {
-                let state = state(&durable, moment, &mut random);
-                self.try_state(&base, &state, moment, &mut report)?;
+        let mut begun = 0;
+        for step in &steps {
+            match step {
+                Step::Durable(difference) => {
+                    apply(&mut durable, difference.len, &difference.sectors);
+                }
+                Step::Begins(moment) => {
+                    begun += 1;
+                    while report.states < wanted * begun / report.flushes {
+                        let state = state(&durable, &moment.on_its_way, &mut random);
+                        self.try_state(&base, &state, moment, &mut report)?;
+                    }
+                }
             }
-            apply(&mut durable, moment.len, &moment.sectors);
         }
         Ok(report)
     }
@@ -117,32 +126,32 @@ fn look(
 }
 
 /// What the file may hold when the power goes during this flush.
-fn state(durable: &[u8], moment: &Moment, random: &mut Random) -> Vec<u8> {
+fn state(durable: &[u8], on_its_way: &Difference, random: &mut Random) -> Vec<u8> {
     let mut state = durable.to_vec();
     match random.below(4) {
         0 => {}
-        1 => apply(&mut state, moment.len, &moment.sectors),
+        1 => apply(&mut state, on_its_way.len, &on_its_way.sectors),
         2 => {
-            let whole = random.below(moment.sectors.len());
-            let mut prefix = moment.sectors[..whole].to_vec();
-            if let Some((at, sector)) = moment.sectors.get(whole) {
+            let whole = random.below(on_its_way.sectors.len());
+            let mut prefix = on_its_way.sectors[..whole].to_vec();
+            if let Some((at, sector)) = on_its_way.sectors.get(whole) {
                 prefix.push((*at, sector[..random.below(sector.len())].to_vec()));
             }
             let len = match random.below(2) {
-                0 => moment.len,
+                0 => on_its_way.len,
                 _ => prefix.last().map_or(0, |(at, bytes)| at + bytes.len()),
             };
             apply(&mut state, len.max(durable.len()), &prefix);
         }
         _ => {
             let share = 1 + random.below(SECTOR);
-            let chosen: Vec<_> = moment
+            let chosen: Vec<_> = on_its_way
                 .sectors
                 .iter()
                 .filter(|_| random.below(SECTOR) < share)
                 .cloned()
                 .collect();
-            apply(&mut state, moment.len.max(durable.len()), &chosen);
+            apply(&mut state, on_its_way.len.max(durable.len()), &chosen);
         }
     }
     state
