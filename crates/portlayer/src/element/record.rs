@@ -27,8 +27,10 @@ pub struct Record {
     /// Bytes of the data stream.
     pub size: u64,
     /// Immutable metadata.
+    #[serde(with = "metadata_bytes")]
     pub ro: Metadata,
     /// Mutable metadata.
+    #[serde(with = "metadata_bytes")]
     pub rw: Metadata,
     /// Grows by one with every change.
     pub revision: u64,
@@ -148,6 +150,101 @@ pub struct NetworkBody {
 pub struct LogBody {
     /// Settings, by name.
     pub settings: BTreeMap<String, String>,
+}
+
+/// Metadata with its values as byte strings. The stored form is the one of a plain map; but serde reads a `Vec<u8>`
+/// number by number, which makes the read of an element with long values many times slower.
+mod metadata_bytes {
+    use std::collections::BTreeMap;
+    use std::fmt;
+
+    use serde::de::{Error, SeqAccess, Visitor};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Metadata;
+
+    struct Bytes<'b>(&'b [u8]);
+
+    impl Serialize for Bytes<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(self.0)
+        }
+    }
+
+    #[derive(PartialEq, Eq, PartialOrd, Ord)]
+    struct Buffer(Vec<u8>);
+
+    impl<'de> Deserialize<'de> for Buffer {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_byte_buf(Buffers).map(Buffer)
+        }
+    }
+
+    struct Buffers;
+
+    impl<'de> Visitor<'de> for Buffers {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
+            let mut bytes = Vec::new();
+            while let Some(byte) = seq.next_element()? {
+                bytes.push(byte);
+            }
+            Ok(bytes)
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &Metadata,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(map.iter().map(|(key, value)| (key, Bytes(value))))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Metadata, D::Error> {
+        let map = BTreeMap::<String, Buffer>::deserialize(deserializer)?;
+        Ok(map
+            .into_iter()
+            .map(|(key, Buffer(value))| (key, value))
+            .collect())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Stored(#[serde(with = "super")] Metadata);
+
+        #[test]
+        fn the_stored_form_is_that_of_a_plain_map() {
+            let map = Metadata::from([
+                ("a".to_owned(), vec![0, 255, 10]),
+                ("b".to_owned(), Vec::new()),
+                ("c".to_owned(), vec![7; 300]),
+            ]);
+            let plain = postcard::to_allocvec(&map).unwrap();
+            let stored = Stored(map);
+            assert_eq!(postcard::to_allocvec(&stored).unwrap(), plain);
+            assert_eq!(postcard::from_bytes::<Stored>(&plain).unwrap(), stored);
+            let json = serde_json::to_string(&stored).unwrap();
+            assert_eq!(serde_json::from_str::<Stored>(&json).unwrap(), stored);
+        }
+    }
 }
 
 /// Metadata in human-readable formats: UTF-8 text as text, anything else as `{"base16": "..."}`.
