@@ -355,7 +355,8 @@ async fn a_hostile_layer_is_refused_in_every_form_and_changes_nothing() {
 /// Images whose documents lie, by what is wrong with them.
 fn lying_images() -> Vec<(&'static str, Vec<u8>)> {
     let good = base().layout();
-    let changed = |change: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)| {
+    type Files = BTreeMap<String, Vec<u8>>;
+    let changed = |change: &dyn Fn(&mut Files)| {
         let mut files = good.clone();
         change(&mut files);
         layout::archive_of(&files)

@@ -578,3 +578,64 @@ async fn a_volume_of_the_default_limits_takes_deep_trees() {
     assert_kernel_is_clean(&directory.join("mounts")).await;
     node.end().await;
 }
+
+#[tokio::test]
+async fn every_backing_passes_the_checks_for_stores() {
+    let mut node = Node::start().await;
+    let before = holdings(&mut node);
+    let directory = scratch();
+    let snapshots = cow(&mut node);
+    portlayer::store::suite::check(async || snapshots.clone()).await;
+    let files = block(directory.path());
+    portlayer::store::suite::check(async || files.clone()).await;
+    let export = directory.path().join("export");
+    std::fs::create_dir(&export).unwrap();
+    let server = NfsVolumes::new(
+        nfs_config(directory.path()),
+        Arc::new(DirectoryMount(export)),
+    );
+    portlayer::store::suite::check(async || server.clone()).await;
+    server.close().await.unwrap();
+    assert_eq!(holdings(&mut node), before);
+    assert_kernel_is_clean(directory.path()).await;
+    assert_kernel_is_clean(&node.directory().join("mounts")).await;
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_put_that_is_dropped_while_its_stream_stalls_can_be_swept() {
+    let mut node = Node::start().await;
+    let before = holdings(&mut node);
+    let directory = scratch();
+    let stores: [Box<dyn Store>; 2] = [Box::new(cow(&mut node)), Box::new(block(directory.path()))];
+    for store in stores {
+        let (mut feed, data) = tokio::io::duplex(64);
+        {
+            let making = put(
+                store.as_ref(),
+                "volume://vols/v",
+                VolumeSpec::default(),
+                None,
+                Some(Box::pin(data)),
+            );
+            tokio::pin!(making);
+            let archive = sample();
+            let sent = tokio::io::AsyncWriteExt::write_all(&mut feed, &archive[..600]);
+            tokio::select! {
+                done = &mut making => panic!("the stream has not ended: {done:?}"),
+                sent = sent => sent.unwrap(),
+            }
+        }
+        // The stream is still open: nobody feeds it, nobody ends it.
+        store
+            .sweep(&id("volume://vols/v").digest_hex())
+            .await
+            .unwrap();
+        assert_eq!(store.list().await.unwrap(), Vec::<String>::new());
+        drop(feed);
+    }
+    assert_eq!(holdings(&mut node), before);
+    assert_kernel_is_clean(directory.path()).await;
+    assert_kernel_is_clean(&node.directory().join("mounts")).await;
+    node.end().await;
+}

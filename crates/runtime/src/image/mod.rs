@@ -10,7 +10,7 @@
 //! images share is kept as long as one of them is there, by containerd's collector and not by counting of ours.
 //! Whatever fails, deleting the lease collects what was made.
 //!
-//! Keys in the record: `manifest` (digest), `snapshot` (chain id of the top layer; absent for an image without layers),
+//! Keys in the record: `manifest` (digest), `snapshot` (chain id of the top layer; empty for an image without layers),
 //! `snapshotter`.
 
 mod archive;
@@ -36,7 +36,7 @@ pub use store::{ImageStore, ImageStoreConfig};
 
 /// Record key: digest of the manifest.
 pub const KEY_MANIFEST: &str = "manifest";
-/// Record key: name of the top layer's snapshot.
+/// Record key: name of the top layer's snapshot; empty for an image without layers.
 pub const KEY_SNAPSHOT: &str = "snapshot";
 /// Record key: the snapshotter it is in.
 pub const KEY_SNAPSHOTTER: &str = "snapshotter";

@@ -264,10 +264,10 @@ impl Store for ImageStore {
                 self.connection.snapshotter().to_owned(),
             ),
         ]);
-        keys.extend(
-            unpacked
-                .snapshot
-                .map(|name| (KEY_SNAPSHOT.to_owned(), name)),
+        // An image without layers stands on nothing, as containerd spells it.
+        keys.insert(
+            KEY_SNAPSHOT.to_owned(),
+            unpacked.snapshot.unwrap_or_default(),
         );
         Ok(Stored {
             keys,
@@ -297,7 +297,9 @@ impl Store for ImageStore {
         export::tree(
             &self.connection,
             &self.config.location,
-            keys.get(KEY_SNAPSHOT).map(String::as_str),
+            keys.get(KEY_SNAPSHOT)
+                .filter(|name| !name.is_empty())
+                .map(String::as_str),
             mounts,
         )
         .await

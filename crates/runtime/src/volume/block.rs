@@ -3,20 +3,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use nix::mount::MsFlags;
 use portlayer::archive::{ExtractOptions, Limits, scan};
-use portlayer::element::{DataStream, ElementId, Record, StoreKeys, VolumeSpec};
+use portlayer::element::{Body, DataStream, ElementId, Record, StoreKeys, VolumeSpec};
 use portlayer::store::{MountSource, Put, Store, StoreCapabilities, StoreError, Stored};
 
+use super::locks::{Held, Locks};
 use super::populate::{fill, read_out, refused, set_root};
 use super::{spec_in, spec_of};
 use crate::image::{blocking, io_failed, spool};
 use crate::mount::{
-    Attachments, LoopDevice, available_bytes, failed, ignore_missing, private_directory,
+    Attachments, LoopDevice, User, available_bytes, failed, ignore_missing, private_directory,
 };
 
+/// Record key: the volume's file.
+const KEY_FILE: &str = "file";
 /// Smaller, and the file system's own tables leave nothing.
 const SMALLEST: u64 = 4 << 20;
 /// ext4's journal and tables: what is added to the bytes wanted.
@@ -40,6 +45,9 @@ pub struct BlockConfig {
 pub struct BlockVolumes {
     config: BlockConfig,
     attachments: Attachments,
+    locks: Locks,
+    /// Tells exports of one volume apart.
+    exports: Arc<AtomicU64>,
 }
 
 impl BlockVolumes {
@@ -53,24 +61,52 @@ impl BlockVolumes {
         Ok(BlockVolumes {
             config,
             attachments,
+            locks: Locks::default(),
+            exports: Arc::default(),
         })
     }
 
-    fn disk(&self, digest_hex: &str) -> Disk {
+    fn file(&self, digest_hex: &str) -> PathBuf {
+        self.config.directory.join(format!("{digest_hex}.ext4"))
+    }
+
+    /// The volume, once nobody else works on it.
+    async fn disk(&self, digest_hex: &str) -> Disk {
         Disk {
-            file: self.config.directory.join(format!("{digest_hex}.ext4")),
+            file: self.file(digest_hex),
             volume: digest_hex.to_owned(),
             attachments: self.attachments.clone(),
+            held: self.locks.hold(digest_hex).await,
         }
+    }
+
+    /// Whether this volume's file is in our directory.
+    fn is_ours(&self, parent: &Record) -> bool {
+        let file = self.file(&parent.id.digest_hex()).display().to_string();
+        matches!(&parent.body, Body::Volume(volume) if volume.keys.get(KEY_FILE) == Some(&file))
+    }
+
+    /// A volume's content as a tar; unmounted when the reader is done.
+    async fn tree(&self, digest_hex: &str) -> Result<DataStream, StoreError> {
+        let user = User::Job(format!(
+            "export {}",
+            self.exports.fetch_add(1, Ordering::Relaxed)
+        ));
+        let (disk, reader) = (self.disk(digest_hex).await, user.clone());
+        let path = blocking("mount volume", move || disk.attach(&reader)).await??;
+        let (attachments, volume) = (self.attachments.clone(), digest_hex.to_owned());
+        Ok(read_out(path, move || attachments.detach(&volume, &user)))
     }
 }
 
-/// One volume's file. Blocking.
+/// One volume's file, locked as long as this or a clone of it lives. Blocking.
 #[derive(Debug, Clone)]
 struct Disk {
     file: PathBuf,
     volume: String,
     attachments: Attachments,
+    /// Not read: it keeps the volume locked.
+    held: Held,
 }
 
 impl Disk {
@@ -123,7 +159,7 @@ impl Disk {
         Ok(())
     }
 
-    fn attach(&self, user: &str) -> Result<PathBuf, StoreError> {
+    fn attach(&self, user: &User) -> Result<PathBuf, StoreError> {
         self.size()?;
         self.attachments.attach(&self.volume, user, |target| {
             let device = LoopDevice::attach(&self.file)?;
@@ -146,7 +182,7 @@ impl Disk {
         })
     }
 
-    fn detach(&self, user: &str) -> Result<(), StoreError> {
+    fn detach(&self, user: &User) -> Result<(), StoreError> {
         self.attachments.detach(&self.volume, user)
     }
 
@@ -157,9 +193,9 @@ impl Disk {
         }
         // Growing adds tables too, so the first step may fall short.
         for _ in 0..6 {
-            let path = self.attach("resize")?;
+            let path = self.attach(&job())?;
             let have = available_bytes(&path);
-            self.detach("resize")?;
+            self.detach(&job())?;
             let have = have?;
             if have >= free {
                 return Ok(());
@@ -189,6 +225,11 @@ impl Disk {
         self.attachments.release(&self.volume)?;
         ignore_missing(fs::remove_file(&self.file)).map_err(|e| io_failed("remove", &self.file, e))
     }
+}
+
+/// Filling and resizing: never both at once on one volume.
+fn job() -> User {
+    User::Job("work".to_owned())
 }
 
 /// Runs one of e2fsprogs on a file; exit codes up to `worst` are fine.
@@ -262,6 +303,10 @@ impl Store for BlockVolumes {
         }
     }
 
+    fn shares_backing(&self, parent: &Record) -> bool {
+        self.is_ours(parent)
+    }
+
     async fn put(&self, mut put: Put<'_>) -> Result<Stored, StoreError> {
         let spec = spec_of(put.spec)?.clone();
         if spec.size_bytes > 0 && spec.size_bytes < SMALLEST {
@@ -270,22 +315,39 @@ impl Store for BlockVolumes {
                 have_bytes: spec.size_bytes,
             });
         }
-        let data = put.data.take();
+        let mut limits = self.config.limits;
+        let copied = match put
+            .parent
+            .filter(|parent| put.data.is_none() && self.is_ours(parent))
+        {
+            // Our own archive of a tree that is there already: no limits.
+            Some(parent) => {
+                limits = Limits {
+                    bytes: u64::MAX,
+                    entries: u64::MAX,
+                    depth: usize::MAX,
+                    ..limits
+                };
+                Some(self.tree(&parent.id.digest_hex()).await?)
+            }
+            None => None,
+        };
+        let is_copy = copied.is_some();
+        let data = copied.or(put.data.take());
         if put.parent.is_some() && data.is_none() {
             return Err(StoreError::InvalidParent(
                 "its file system was not given, and a block volume can only copy",
             ));
         }
-        let disk = self.disk(&put.id.digest_hex());
+        let disk = self.disk(&put.id.digest_hex()).await;
         let mut stored = Stored {
-            keys: StoreKeys::from([("file".to_owned(), disk.file.display().to_string())]),
+            keys: StoreKeys::from([(KEY_FILE.to_owned(), disk.file.display().to_string())]),
             ..Stored::default()
         };
         // The size of the file system depends on the data, so all of it is taken in first.
         let mut source = None;
         let (mut content, mut entries) = (0, 0);
         if let Some(data) = data {
-            let limits = self.config.limits;
             let spooled = spool(
                 data,
                 &self.config.directory,
@@ -294,8 +356,10 @@ impl Store for BlockVolumes {
                 put.progress.as_ref(),
             )
             .await?;
-            stored.checksum = Some(spooled.checksum);
-            stored.size = spooled.size;
+            if !is_copy {
+                stored.checksum = Some(spooled.checksum);
+                stored.size = spooled.size;
+            }
             let file = spooled.file.clone();
             let scanned = blocking("check data", move || {
                 scan(rewound(&file)?, &limits, |_| Ok(())).map_err(refused)
@@ -310,7 +374,7 @@ impl Store for BlockVolumes {
             let root = blocking("make volume", move || {
                 made.destroy()?;
                 made.create(bytes, inodes)?;
-                made.attach("put")
+                made.attach(&job())
             })
             .await??;
             let has_content = source.is_some();
@@ -318,16 +382,16 @@ impl Store for BlockVolumes {
                 let file = blocking("read data", move || rewound(&file)).await??;
                 // What is copied from a parent keeps its setuid files; a caller's archive does not bring any.
                 let options = ExtractOptions {
-                    limits: self.config.limits,
+                    limits,
                     keep_setid: put.parent.is_some(),
                 };
                 let data: DataStream = Box::pin(tokio::fs::File::from_std(file));
-                fill(&root, data, None, options, None).await?;
+                fill(&root, data, None, options, None, disk.held.clone()).await?;
             }
             let made = disk.clone();
             blocking("finish volume", move || {
                 set_root(&root, &spec, has_content)?;
-                made.detach("put")?;
+                made.detach(&job())?;
                 made.ensure_free(spec.freespace_bytes, spec.size_bytes)
             })
             .await?
@@ -345,15 +409,12 @@ impl Store for BlockVolumes {
     }
 
     async fn remove(&self, id: &ElementId, _keys: &StoreKeys) -> Result<(), StoreError> {
-        let disk = self.disk(&id.digest_hex());
+        let disk = self.disk(&id.digest_hex()).await;
         blocking("remove volume", move || disk.destroy()).await?
     }
 
     async fn export(&self, record: &Record) -> Result<DataStream, StoreError> {
-        let disk = self.disk(&record.id.digest_hex());
-        let mounted = disk.clone();
-        let path = blocking("mount volume", move || mounted.attach("export")).await??;
-        Ok(read_out(path, move || disk.detach("export")))
+        self.tree(&record.id.digest_hex()).await
     }
 
     async fn attach(
@@ -361,8 +422,8 @@ impl Store for BlockVolumes {
         record: &Record,
         executor: &ElementId,
     ) -> Result<MountSource, StoreError> {
-        let disk = self.disk(&record.id.digest_hex());
-        let user = executor.digest_hex();
+        let disk = self.disk(&record.id.digest_hex()).await;
+        let user = User::Executor(executor.digest_hex());
         Ok(MountSource::Path(
             blocking("mount volume", move || disk.attach(&user)).await??,
         ))
@@ -374,8 +435,8 @@ impl Store for BlockVolumes {
         _keys: &StoreKeys,
         executor: &ElementId,
     ) -> Result<(), StoreError> {
-        let disk = self.disk(&id.digest_hex());
-        let user = executor.digest_hex();
+        let disk = self.disk(&id.digest_hex()).await;
+        let user = User::Executor(executor.digest_hex());
         blocking("unmount volume", move || disk.detach(&user)).await?
     }
 
@@ -384,7 +445,7 @@ impl Store for BlockVolumes {
         record: &Record,
         freespace_bytes: u64,
     ) -> Result<(), StoreError> {
-        let disk = self.disk(&record.id.digest_hex());
+        let disk = self.disk(&record.id.digest_hex()).await;
         let bound = spec_in(record)?.size_bytes;
         blocking("resize volume", move || {
             disk.ensure_free(freespace_bytes, bound)
@@ -411,7 +472,7 @@ impl Store for BlockVolumes {
     }
 
     async fn sweep(&self, digest_hex: &str) -> Result<(), StoreError> {
-        let disk = self.disk(digest_hex);
+        let disk = self.disk(digest_hex).await;
         blocking("remove volume", move || disk.destroy()).await?
     }
 

@@ -1,7 +1,9 @@
 //! Volumes as containerd snapshots: copy-on-write from an image, empty, or a copy of another volume.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,11 +12,12 @@ use portlayer::archive::{ExtractOptions, Limits};
 use portlayer::element::{Body, DataStream, ElementId, Record, StoreKeys};
 use portlayer::store::{MountSource, Put, Store, StoreCapabilities, StoreError, Stored};
 
+use super::locks::{Held, Locks};
 use super::populate::{Filled, fill, read_out, set_root};
 use super::{spec_in, spec_of};
 use crate::connection::Connection;
 use crate::image::{KEY_SNAPSHOT, KEY_SNAPSHOTTER, blocking};
-use crate::mount::{Attachments, available_bytes, mount_all};
+use crate::mount::{Attachments, User, available_bytes, mount_all};
 use crate::snapshot::{self, GC_ROOT, Made, Snapshots};
 
 /// Record key: the volume's snapshot.
@@ -39,6 +42,9 @@ pub struct CowVolumes {
     connection: Connection,
     config: CowConfig,
     attachments: Attachments,
+    locks: Locks,
+    /// Tells exports of one volume apart.
+    exports: Arc<AtomicU64>,
 }
 
 impl CowVolumes {
@@ -49,6 +55,8 @@ impl CowVolumes {
             connection,
             config,
             attachments,
+            locks: Locks::default(),
+            exports: Arc::default(),
         }
     }
 
@@ -63,31 +71,50 @@ impl CowVolumes {
     }
 
     /// Mounts for one user (an executor, or a job of ours).
-    async fn attach_for(&self, digest_hex: &str, user: &str) -> Result<PathBuf, StoreError> {
+    async fn attach_for(
+        &self,
+        digest_hex: &str,
+        user: &User,
+        held: Held,
+    ) -> Result<PathBuf, StoreError> {
         let mounts = self.mounts(digest_hex).await?;
         let (attachments, volume, user) = (
             self.attachments.clone(),
             digest_hex.to_owned(),
-            user.to_owned(),
+            user.clone(),
         );
         blocking("mount volume", move || {
+            let _held = held;
             attachments.attach(&volume, &user, |target| mount_all(&mounts, target))
         })
         .await?
     }
 
-    async fn detach_for(&self, digest_hex: &str, user: &str) -> Result<(), StoreError> {
+    async fn detach_for(
+        &self,
+        digest_hex: &str,
+        user: &User,
+        held: Held,
+    ) -> Result<(), StoreError> {
         let (attachments, volume, user) = (
             self.attachments.clone(),
             digest_hex.to_owned(),
-            user.to_owned(),
+            user.clone(),
         );
-        blocking("unmount volume", move || attachments.detach(&volume, &user)).await?
+        blocking("unmount volume", move || {
+            let _held = held;
+            attachments.detach(&volume, &user)
+        })
+        .await?
     }
 
-    async fn destroy(&self, digest_hex: &str) -> Result<(), StoreError> {
+    async fn destroy(&self, digest_hex: &str, held: Held) -> Result<(), StoreError> {
         let (attachments, volume) = (self.attachments.clone(), digest_hex.to_owned());
-        blocking("unmount volume", move || attachments.release(&volume)).await??;
+        blocking("unmount volume", move || {
+            let _held = held;
+            attachments.release(&volume)
+        })
+        .await??;
         Snapshots(&self.connection)
             .remove(&Self::key(digest_hex))
             .await
@@ -105,77 +132,108 @@ impl CowVolumes {
         Ok(())
     }
 
-    /// The committed snapshot to start from, and the volume to copy.
-    fn origin(&self, parent: Option<&Record>) -> Result<(String, Option<String>), StoreError> {
-        let Some(parent) = parent else {
-            return Ok((String::new(), None));
-        };
+    /// What a child of this parent starts from; `None` when our backing has nothing of it.
+    fn origin(&self, parent: &Record) -> Option<Origin> {
         match &parent.body {
             Body::Image(image) => {
-                let same = image
+                let ours = image
                     .keys
                     .get(KEY_SNAPSHOTTER)
                     .is_none_or(|s| s == self.connection.snapshotter());
-                if !same {
-                    return Err(StoreError::InvalidParent(
-                        "its snapshots are in another snapshotter",
-                    ));
-                }
-                Ok((
-                    image.keys.get(KEY_SNAPSHOT).cloned().unwrap_or_default(),
-                    None,
-                ))
+                ours.then(|| {
+                    Origin::Snapshot(image.keys.get(KEY_SNAPSHOT).cloned().unwrap_or_default())
+                })
             }
-            Body::Volume(_) => Ok((String::new(), Some(parent.id.digest_hex()))),
-            _ => Err(StoreError::InvalidParent("neither an image nor a volume")),
+            Body::Volume(volume) => {
+                let digest_hex = parent.id.digest_hex();
+                (volume.keys.get(KEY_VOLUME) == Some(&Self::key(&digest_hex)))
+                    .then_some(Origin::Copy(digest_hex))
+            }
+            _ => None,
         }
+    }
+
+    async fn copy(
+        &self,
+        source: &str,
+        digest_hex: &str,
+        path: &Path,
+        held: &Held,
+    ) -> Result<(), StoreError> {
+        let user = User::Job(format!("copy to {digest_hex}"));
+        let source_held = self.locks.hold(source).await;
+        let from = self.attach_for(source, &user, source_held.clone()).await?;
+        // Our own archive of a tree that is there already: no limits, and setuid files stay what they are.
+        let limits = Limits {
+            bytes: u64::MAX,
+            entries: u64::MAX,
+            depth: usize::MAX,
+            ..self.config.limits
+        };
+        let options = ExtractOptions {
+            limits,
+            keep_setid: true,
+        };
+        let stream = read_out(from, || Ok(()));
+        let copied = fill(path, stream, None, options, None, held.clone()).await;
+        let released = self.detach_for(source, &user, source_held).await;
+        copied?;
+        released
     }
 
     async fn populate(
         &self,
         put: &mut Put<'_>,
-        copy_of: Option<String>,
-        based: bool,
+        origin: &Origin,
+        held: &Held,
     ) -> Result<Filled, StoreError> {
         let spec = spec_of(put.spec)?.clone();
         let digest_hex = put.id.digest_hex();
-        let path = self.attach_for(&digest_hex, "put").await?;
+        let path = self
+            .attach_for(&digest_hex, &job("put"), held.clone())
+            .await?;
         let mut filled = Filled::default();
-        if let Some(source) = &copy_of {
-            let user = format!("copy-{}", &digest_hex[..16]);
-            let from = self.attach_for(source, &user).await?;
-            // Our own archive of a tree that is there already: no limits, and setuid files stay what they are.
-            let limits = Limits {
-                bytes: u64::MAX,
-                entries: u64::MAX,
-                depth: usize::MAX,
-                ..self.config.limits
-            };
-            let options = ExtractOptions {
-                limits,
-                keep_setid: true,
-            };
-            let stream = read_out(from, || Ok(()));
-            let copied = fill(&path, stream, None, options, None).await;
-            let released = self.detach_for(source, &user).await;
-            copied?;
-            released?;
+        if let Origin::Copy(source) = origin {
+            self.copy(source, &digest_hex, &path, held).await?;
         }
         if let Some(data) = put.data.take() {
+            // What is copied from a parent keeps its setuid files; a caller's archive does not bring any.
             let options = ExtractOptions {
                 limits: self.config.limits,
-                keep_setid: false,
+                keep_setid: put.parent.is_some(),
             };
-            filled = fill(&path, data, put.checksum, options, put.progress.clone()).await?;
+            filled = fill(
+                &path,
+                data,
+                put.checksum,
+                options,
+                put.progress.clone(),
+                held.clone(),
+            )
+            .await?;
         }
-        let has_content = based || copy_of.is_some() || filled.checksum.is_some();
+        let has_content = *origin != Origin::Snapshot(String::new()) || filled.checksum.is_some();
         blocking("set owner and mode", move || {
             set_root(&path, &spec, has_content)
         })
         .await??;
-        self.detach_for(&digest_hex, "put").await?;
+        self.detach_for(&digest_hex, &job("put"), held.clone())
+            .await?;
         Ok(filled)
     }
+}
+
+fn job(name: &str) -> User {
+    User::Job(name.to_owned())
+}
+
+/// What a new volume starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    /// A committed snapshot; empty text = nothing.
+    Snapshot(String),
+    /// A copy of the volume with this digest.
+    Copy(String),
 }
 
 #[async_trait]
@@ -191,7 +249,7 @@ impl Store for CowVolumes {
     }
 
     fn shares_backing(&self, parent: &Record) -> bool {
-        self.origin(Some(parent)).is_ok()
+        self.origin(parent).is_some()
     }
 
     async fn put(&self, mut put: Put<'_>) -> Result<Stored, StoreError> {
@@ -201,21 +259,37 @@ impl Store for CowVolumes {
         }
         let freespace = spec.freespace_bytes;
         self.room_for(freespace).await?;
-        let (parent, copy_of) = self.origin(put.parent)?;
+        let origin = match put.parent {
+            None => Origin::Snapshot(String::new()),
+            Some(parent) => match self.origin(parent) {
+                Some(origin) => origin,
+                None if put.data.is_some() => Origin::Snapshot(String::new()),
+                None => {
+                    return Err(StoreError::InvalidParent(
+                        "its file system is neither here nor was it given",
+                    ));
+                }
+            },
+        };
         let digest_hex = put.id.digest_hex();
+        let held = self.locks.hold(&digest_hex).await;
         let key = Self::key(&digest_hex);
-        self.destroy(&digest_hex).await?;
+        self.destroy(&digest_hex, held.clone()).await?;
         let mut labels: HashMap<String, String> =
             snapshot::labels(&self.config.location, put.id.as_str());
         labels.insert(GC_ROOT.to_owned(), jiff::Timestamp::now().to_string());
+        let parent = match &origin {
+            Origin::Snapshot(name) => name,
+            Origin::Copy(_) => "",
+        };
         match Snapshots(&self.connection)
-            .prepare(None, &key, &parent, labels)
+            .prepare(None, &key, parent, labels)
             .await?
         {
             Made::New(_) => {}
             Made::Exists => return Err(StoreError::InUse("another put makes the same volume")),
         }
-        let result = match self.populate(&mut put, copy_of, !parent.is_empty()).await {
+        let result = match self.populate(&mut put, &origin, &held).await {
             Ok(filled) => self.room_for(freespace).await.map(|()| filled),
             Err(error) => Err(error),
         };
@@ -233,7 +307,7 @@ impl Store for CowVolumes {
                 ..Stored::default()
             }),
             Err(error) => {
-                if let Err(undo) = self.destroy(&digest_hex).await {
+                if let Err(undo) = self.destroy(&digest_hex, held).await {
                     tracing::warn!(id = %put.id, %undo, "a volume that failed to fill could not be removed");
                 }
                 Err(error)
@@ -242,16 +316,21 @@ impl Store for CowVolumes {
     }
 
     async fn remove(&self, id: &ElementId, _keys: &StoreKeys) -> Result<(), StoreError> {
-        self.destroy(&id.digest_hex()).await
+        self.sweep(&id.digest_hex()).await
     }
 
     async fn export(&self, record: &Record) -> Result<DataStream, StoreError> {
         spec_in(record)?;
         let digest_hex = record.id.digest_hex();
-        let path = self.attach_for(&digest_hex, "export").await?;
+        let held = self.locks.hold(&digest_hex).await;
+        let user = User::Job(format!(
+            "export {}",
+            self.exports.fetch_add(1, Ordering::Relaxed)
+        ));
+        let path = self.attach_for(&digest_hex, &user, held).await?;
         let attachments = self.attachments.clone();
         Ok(read_out(path, move || {
-            attachments.detach(&digest_hex, "export")
+            attachments.detach(&digest_hex, &user)
         }))
     }
 
@@ -260,9 +339,10 @@ impl Store for CowVolumes {
         record: &Record,
         executor: &ElementId,
     ) -> Result<MountSource, StoreError> {
-        let path = self
-            .attach_for(&record.id.digest_hex(), &executor.digest_hex())
-            .await?;
+        let digest_hex = record.id.digest_hex();
+        let held = self.locks.hold(&digest_hex).await;
+        let user = User::Executor(executor.digest_hex());
+        let path = self.attach_for(&digest_hex, &user, held).await?;
         Ok(MountSource::Path(path))
     }
 
@@ -272,7 +352,9 @@ impl Store for CowVolumes {
         _keys: &StoreKeys,
         executor: &ElementId,
     ) -> Result<(), StoreError> {
-        self.detach_for(&id.digest_hex(), &executor.digest_hex())
+        let digest_hex = id.digest_hex();
+        let held = self.locks.hold(&digest_hex).await;
+        self.detach_for(&digest_hex, &User::Executor(executor.digest_hex()), held)
             .await
     }
 
@@ -295,7 +377,8 @@ impl Store for CowVolumes {
     }
 
     async fn sweep(&self, digest_hex: &str) -> Result<(), StoreError> {
-        self.destroy(digest_hex).await
+        let held = self.locks.hold(digest_hex).await;
+        self.destroy(digest_hex, held).await
     }
 
     async fn health(&self) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@
 
 mod block;
 mod cow;
+mod locks;
 mod nfs;
 mod populate;
 mod tmpfs;

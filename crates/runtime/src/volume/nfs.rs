@@ -18,6 +18,7 @@ use portlayer::element::{DataStream, ElementId, Record, StoreKeys};
 use portlayer::store::{MountSource, Put, Store, StoreCapabilities, StoreError, Stored};
 use url::Url;
 
+use super::locks::Locks;
 use super::populate::{Filled, fill, read_out};
 use super::spec_of;
 use crate::image::io_failed;
@@ -172,6 +173,7 @@ pub struct NfsVolumes {
     mount: Arc<dyn NfsMount>,
     /// One mount at a time.
     mounting: Arc<tokio::sync::Mutex<()>>,
+    locks: Locks,
 }
 
 impl NfsVolumes {
@@ -181,6 +183,7 @@ impl NfsVolumes {
             config: Arc::new(config),
             mount,
             mounting: Arc::default(),
+            locks: Locks::default(),
         }
     }
 
@@ -290,6 +293,7 @@ impl Store for NfsVolumes {
             return Err(StoreError::Unsupported("a bound on an NFS volume"));
         }
         let (digest_hex, element) = (put.id.digest_hex(), put.id.to_string());
+        let held = self.locks.hold(&digest_hex).await;
         let name = digest_hex.clone();
         let staging = self
             .on_export(move |export| {
@@ -322,7 +326,15 @@ impl Store for NfsVolumes {
                         limits: self.config.limits,
                         keep_setid: false,
                     };
-                    fill(&staging, data, put.checksum, options, put.progress.clone()).await?
+                    fill(
+                        &staging,
+                        data,
+                        put.checksum,
+                        options,
+                        put.progress.clone(),
+                        held.clone(),
+                    )
+                    .await?
                 }
                 None => Filled::default(),
             };
@@ -431,6 +443,10 @@ impl Store for NfsVolumes {
     }
 
     async fn sweep(&self, digest_hex: &str) -> Result<(), StoreError> {
+        // A put that was dropped may still be writing; it ends at its next read.
+        let _held = self
+            .within(async { Ok(self.locks.hold(digest_hex).await) })
+            .await?;
         let name = digest_hex.to_owned();
         self.on_export(move |export| destroy(export, &name)).await
     }

@@ -3,12 +3,17 @@
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use portlayer::archive::{ArchiveError, ExtractOptions, Root, extract, write_tree};
 use portlayer::element::{Checksum, DataStream, Summing, VolumeSpec};
 use portlayer::store::{Progress, ProgressSink, StoreError};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::oneshot;
 use tokio_util::io::SyncIoBridge;
 
+use super::locks::Held;
 use crate::image::{blocking, io_failed};
 use crate::stream;
 
@@ -25,14 +30,19 @@ pub(super) struct Filled {
 /// # Errors
 /// A refused archive, another sum than `expected`, a full volume, a failed stream. What was written stays: the caller
 /// throws the volume away.
+///
+/// Keeps `held` until the last write, also when the future is dropped.
 pub(super) async fn fill(
     root: &Path,
     data: DataStream,
     expected: Option<Checksum>,
     options: ExtractOptions,
     progress: Option<ProgressSink>,
+    held: Held,
 ) -> Result<Filled, StoreError> {
-    let bridge = SyncIoBridge::new(data);
+    // Dropped with this future: the extraction then ends at its next read instead of waiting for a stream nobody feeds.
+    let (alive, gone) = oneshot::channel();
+    let bridge = SyncIoBridge::new(WhileWanted { inner: data, gone });
     let path = root.to_owned();
     let (summing, result) = blocking("extract data", move || {
         let mut source = Summed {
@@ -41,9 +51,11 @@ pub(super) async fn fill(
             progress,
         };
         let result = extract_into(&mut source, &path, &options);
+        drop(held);
         (source.summing, result)
     })
     .await?;
+    drop(alive);
     result?;
     let size = summing.bytes();
     let actual = summing.finish();
@@ -86,6 +98,26 @@ pub(super) fn refused(error: ArchiveError) -> StoreError {
             object: "data".to_owned(),
             source: Box::new(source),
         },
+    }
+}
+
+/// A stream that breaks when nobody waits for its result any more.
+struct WhileWanted {
+    inner: DataStream,
+    gone: oneshot::Receiver<()>,
+}
+
+impl AsyncRead for WhileWanted {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if Pin::new(&mut this.gone).poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        this.inner.as_mut().poll_read(cx, buf)
     }
 }
 
