@@ -8,6 +8,7 @@ pub mod element;
 pub mod error;
 pub mod event;
 pub mod filter;
+mod history;
 pub mod ledger;
 mod port_layer;
 mod recover;
