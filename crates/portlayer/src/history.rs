@@ -50,7 +50,8 @@ impl PortLayer {
         task: Option<&ElementId>,
     ) -> Result<Vec<ExitRecord>, ReadError> {
         let (executor, task) = (executor.clone(), task.cloned());
-        self.look(move |ledger| ledger.exits(&executor, task.as_ref())).await
+        self.look(move |ledger| ledger.exits(&executor, task.as_ref()))
+            .await
     }
 
     /// Reads the whole ledger and checks every sum, every audit chain and every link. Changes nothing; takes seconds for
