@@ -255,16 +255,16 @@ async fn text(runtime: &Containerd, query: &LogQuery) -> String {
         .collect()
 }
 
-async fn node() -> (Arc<Containerd>, Room) {
+async fn node() -> (Room, Arc<Containerd>) {
     let room = Room::new();
     let runtime = room.runtime().await;
     busybox(&runtime.client()).await;
-    (runtime, room)
+    (room, runtime)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_runs_and_leaves_nothing() {
-    let (runtime, room) = node().await;
+    let (room, runtime) = node().await;
     let before = runtime.audit().await.unwrap();
     let executor = Executor::new(&runtime, "run").await;
     let (exit, output, plan) = executor
@@ -303,7 +303,7 @@ async fn a_task_runs_and_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_are_told_apart() {
-    let (runtime, _room) = node().await;
+    let (_room, runtime) = node().await;
     let mut executor = Executor::new(&runtime, "ends").await;
     executor.memory_bytes = Some(32 << 20);
 
@@ -345,7 +345,7 @@ async fn ends_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn further_tasks_outlive_the_primary() {
-    let (runtime, _room) = node().await;
+    let (_room, runtime) = node().await;
     let executor = Executor::new(&runtime, "further").await;
     let primary = executor.plan("main", &["sh", "-c", "read line; echo $line; exit 3"], true);
     let primary = ProcessPlan {
@@ -402,7 +402,7 @@ async fn further_tasks_outlive_the_primary() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_ours_and_of_the_engine_loses_nothing() {
-    let (runtime, room) = node().await;
+    let (room, runtime) = node().await;
     let executor = Executor::new(&runtime, "again").await;
     let plan = executor.plan(
         "main",
@@ -440,7 +440,7 @@ async fn a_restart_of_ours_and_of_the_engine_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_are_mounted_attached_and_detached() {
-    let (runtime, _room) = node().await;
+    let (_room, runtime) = node().await;
     let volume = tempfile::tempdir().unwrap();
     std::fs::create_dir(volume.path().join("sub")).unwrap();
     std::fs::write(volume.path().join("sub/file"), "in sub\n").unwrap();
@@ -527,7 +527,7 @@ async fn volumes_are_mounted_attached_and_detached() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_targets_and_users_are_refused_before_anything_runs() {
-    let (runtime, _room) = node().await;
+    let (_room, runtime) = node().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut executor = Executor::new(&runtime, "bad").await;
     let mount = |target: &str, source: &Path| MountPlan {

@@ -14,7 +14,8 @@ use portlayer_runtime::{
     snapshot::{GC_ROOT, Lease, Made, Snapshots},
 };
 
-/// A directory for an engine. Removes what is left when a test fails before its end.
+/// A directory for an engine. Removes what is left when a test fails before its end: declare it before whatever uses the engine, so
+/// that it is dropped after.
 pub(crate) struct Room(PathBuf);
 
 impl Room {

@@ -162,9 +162,7 @@ fn read(root: BorrowedFd<'_>, path: &str) -> io::Result<String> {
 /// Opens a directory as a root for [`look_up`].
 pub(crate) fn open_root(path: &std::path::Path) -> io::Result<std::os::fd::OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?
-        .as_fd()
-        .try_clone_to_owned()?)
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 #[cfg(test)]
