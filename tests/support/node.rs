@@ -59,6 +59,39 @@ impl Drop for Room {
     }
 }
 
+/// A room with a running engine, for tests of what is below the runtime.
+pub(crate) struct Node {
+    // Dropped before the room, which then can clean it.
+    engine: Engine,
+    room: Room,
+}
+
+impl Node {
+    /// Starts containerd. Needs root.
+    pub(crate) async fn start() -> Node {
+        let room = Room::new();
+        Node {
+            engine: room.engine().await,
+            room,
+        }
+    }
+
+    /// The engine.
+    pub(crate) fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// The engine's directory.
+    pub(crate) fn directory(&self) -> &Path {
+        self.room.directory()
+    }
+
+    /// Stops the engine and removes everything.
+    pub(crate) async fn end(self) {
+        self.engine.stop().await.unwrap();
+    }
+}
+
 /// Makes a committed snapshot named `busybox` with the static busybox of the host, its applets, and a passwd file.
 pub(crate) async fn busybox(client: &Client) {
     let connection = Connection::new(client.clone(), "overlayfs");

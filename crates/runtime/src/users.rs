@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::BorrowedFd,
 };
 
 use rustix::{
@@ -229,7 +229,7 @@ mod tests {
         let directory = open_root(root.path()).unwrap();
         // The link names itself inside the root.
         assert!(matches!(
-            look_up(directory.as_fd(), "root"),
+            look_up(std::os::fd::AsFd::as_fd(&directory), "root"),
             Err(UserError::File("/etc/passwd", _))
         ));
     }
