@@ -602,11 +602,21 @@ async fn a_container_for_several_tasks_outlives_the_first() {
     executor.several = true;
     let (exit, _, primary) = executor.run(&["true"]).await;
     assert_eq!(exit.code, Some(0));
-    let later = ProcessPlan { user_text: "web".into(), ..executor.plan("later", &["id"], false) };
+    let later = ProcessPlan {
+        user_text: "web".into(),
+        ..executor.plan("later", &["id"], false)
+    };
     runtime.create_process(&later).await.unwrap();
     runtime.start_process(&later.id, false).await.unwrap();
-    assert_eq!(runtime.wait_process(&later.id, false).await.unwrap().code, Some(0));
-    assert!(executor.output("later").await.starts_with("uid=33(web) gid=34(web) groups=34(web),40(logs)"));
+    assert_eq!(
+        runtime.wait_process(&later.id, false).await.unwrap().code,
+        Some(0)
+    );
+    let output = executor.output("later").await;
+    assert!(
+        output.starts_with("uid=33(web) gid=34(web)") && output.contains("40(logs)"),
+        "{output}"
+    );
     executor.remove(&primary).await;
     runtime.stop().await.unwrap();
 }
@@ -616,18 +626,39 @@ async fn pause_terminal_and_a_second_writer() {
     let (_room, runtime) = node().await;
     let executor = Executor::new(&runtime, "terminal").await;
     let plan = executor.plan("main", &["sh", "-c", "read a; echo got $a; read b"], true);
-    let plan = ProcessPlan { stdin: true, process: process(&["sh", "-c", "read a; echo got $a; read b"], true), ..plan };
+    let plan = ProcessPlan {
+        stdin: true,
+        process: process(&["sh", "-c", "read a; echo got $a; read b"], true),
+        ..plan
+    };
     executor.start(&plan).await;
     runtime.resize(&plan.id, true, 100, 40).await.unwrap();
-    assert_eq!(runtime.set_paused(&executor.container, true).await.unwrap(), Delivery::Delivered);
-    assert_eq!(runtime.set_paused(&executor.container, true).await.unwrap(), Delivery::Delivered);
-    assert_eq!(runtime.process_state(&plan.id, true).await.unwrap(), ProcessState::Paused);
-    assert_eq!(runtime.set_paused(&executor.container, false).await.unwrap(), Delivery::Delivered);
+    assert_eq!(
+        runtime.set_paused(&executor.container, true).await.unwrap(),
+        Delivery::Delivered
+    );
+    assert_eq!(
+        runtime.set_paused(&executor.container, true).await.unwrap(),
+        Delivery::Delivered
+    );
+    assert_eq!(
+        runtime.process_state(&plan.id, true).await.unwrap(),
+        ProcessState::Paused
+    );
+    assert_eq!(
+        runtime
+            .set_paused(&executor.container, false)
+            .await
+            .unwrap(),
+        Delivery::Delivered
+    );
 
     let (mut writer, reader) = tokio::io::duplex(64);
     let (first, id) = (Arc::clone(&runtime), plan.id.clone());
     let writing = tokio::spawn(async move { first.write_stdin(&id, true, Box::pin(reader)).await });
-    tokio::io::AsyncWriteExt::write_all(&mut writer, b"it\n").await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut writer, b"it\n")
+        .await
+        .unwrap();
     let query = LogQuery {
         executor: executor.executor.clone(),
         task: plan.task.clone(),
@@ -641,7 +672,10 @@ async fn pause_terminal_and_a_second_writer() {
     while !seen.contains("got it") {
         seen += std::str::from_utf8(&log.try_next().await.unwrap().unwrap().bytes).unwrap();
     }
-    let refused = runtime.write_stdin(&plan.id, true, Box::pin(tokio::io::empty())).await.unwrap_err();
+    let refused = runtime
+        .write_stdin(&plan.id, true, Box::pin(tokio::io::empty()))
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind, RuntimeErrorKind::Busy);
     // A paused container can be removed too.
     runtime.set_paused(&executor.container, true).await.unwrap();
