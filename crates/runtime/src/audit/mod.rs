@@ -1,5 +1,7 @@
 //! Everything of ours, as the engine and the kernel have it; nothing is taken from the ledger.
 
+mod reach;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -8,7 +10,7 @@ use std::{
 };
 
 use containerd_client::services::v1::{
-    ListContentRequest, ListStatusesRequest, snapshots::ListSnapshotsRequest,
+    ListContentRequest, ListImagesRequest, ListStatusesRequest, snapshots::ListSnapshotsRequest,
 };
 use portlayer::runtime::{Finding, FindingClass, RuntimeError};
 
@@ -47,6 +49,8 @@ fn finding(class: FindingClass, name: impl Into<String>, owner: Option<String>) 
 
 async fn engine(client: &Client) -> Result<BTreeSet<Finding>, RuntimeError> {
     let mut found = BTreeSet::new();
+    let mut graph = reach::Graph::default();
+    let mut snapshots = Vec::new();
     for process in process::list(client).await? {
         found.insert(finding(
             FindingClass::Process,
@@ -74,8 +78,11 @@ async fn engine(client: &Client) -> Result<BTreeSet<Finding>, RuntimeError> {
         .map_err(refused("list", "snapshots"))?
     {
         for info in page.info {
+            graph.parents.insert(info.name.clone(), info.parent);
+            // The label of a layer names the image that came first; who keeps it now is for the walk to say.
             let owner = info.labels.get(snapshot::ELEMENT).cloned();
-            found.insert(finding(FindingClass::Snapshot, info.name, owner));
+            let rooted = info.labels.contains_key(snapshot::GC_ROOT);
+            snapshots.push((info.name, owner.filter(|_| rooted)));
         }
     }
     for name in lease::list(client).await? {
@@ -108,9 +115,36 @@ async fn engine(client: &Client) -> Result<BTreeSet<Finding>, RuntimeError> {
         .into_inner();
     while let Some(page) = pages.message().await.map_err(refused("list", "content"))? {
         for info in page.info {
-            let owner = info.labels.get(snapshot::ELEMENT).cloned();
-            found.insert(finding(FindingClass::Content, info.digest, owner));
+            graph.content.insert(info.digest, info.labels);
         }
+    }
+    let request = ListImagesRequest {
+        filters: Vec::new(),
+    };
+    let images = client
+        .images()
+        .list(request)
+        .await
+        .map_err(refused("list", "images"))?
+        .into_inner();
+    for image in images.images {
+        let owner = image
+            .name
+            .strip_prefix("pl-")
+            .unwrap_or(&image.name)
+            .to_owned();
+        graph
+            .images
+            .extend(image.target.map(|manifest| (owner, manifest.digest)));
+    }
+    let owners = reach::owners(&graph);
+    for (name, label) in snapshots {
+        let owner = label.or_else(|| owners.get(&name).cloned());
+        found.insert(finding(FindingClass::Snapshot, name, owner));
+    }
+    for digest in graph.content.into_keys() {
+        let owner = owners.get(&digest).cloned();
+        found.insert(finding(FindingClass::Content, digest, owner));
     }
     Ok(found)
 }
@@ -148,7 +182,8 @@ fn kernel(places: &Places, layout: &Layout) -> Result<BTreeSet<Finding>, Runtime
     for mount in
         host::mounts_below(&places.directory).map_err(failed("read", "/proc/self/mountinfo"))?
     {
-        let owner = component_after(&mount, &places.directory.join("containers"));
+        let owner = component_after(&mount, &places.directory.join("containers"))
+            .or_else(|| volume_of(&mount));
         found.insert(finding(FindingClass::Mount, mount.to_string_lossy(), owner));
     }
     for name in names(Path::new("/run/netns")) {
@@ -187,6 +222,15 @@ fn component_after(path: &Path, directory: &Path) -> Option<String> {
             .to_string_lossy()
             .into_owned(),
     )
+}
+
+/// The volume a mount is for: its digest is a component of the path.
+fn volume_of(mount: &Path) -> Option<String> {
+    mount
+        .iter()
+        .filter_map(|component| component.to_str())
+        .find(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit()))
+        .map(str::to_owned)
 }
 
 /// Names in a directory; none when it is not there.
