@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{AuditEntry, Ledger, LedgerConfig, LedgerError, Verb};
 use crate::Operation;
-use crate::element::{Body, ElementId, Kind, Metadata, Record, State, VolumeBody};
+use crate::element::{Body, ElementId, Kind, Metadata, Record, State};
 use crate::event::Change;
 use crate::time::Timestamp;
 
@@ -282,7 +282,7 @@ fn element(writer: u32, write: u64) -> Record {
         modified: Timestamp::from_nanos(0),
         state: State::Ready,
         hidden: false,
-        body: Body::Volume(Box::new(VolumeBody::default())),
+        body: Body::Volume(Box::default()),
     }
 }
 

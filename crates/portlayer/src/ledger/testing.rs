@@ -2,7 +2,7 @@
 
 use super::{Ledger, LedgerConfig, LedgerError, Txn};
 use crate::Operation;
-use crate::element::{Body, ElementId, Kind, Metadata, Record, State, VolumeBody};
+use crate::element::{Body, ElementId, Kind, Metadata, Record, State};
 use crate::time::Timestamp;
 
 /// An open ledger in a directory that goes with it.
@@ -69,7 +69,7 @@ pub(crate) fn record(name: &str, revision: u64) -> Record {
         modified: Timestamp::now(),
         state: State::Ready,
         hidden: false,
-        body: Body::Volume(Box::new(VolumeBody::default())),
+        body: Body::Volume(Box::default()),
     }
 }
 

@@ -122,7 +122,7 @@ async fn pages_follow_each_other_and_hold_what_passes() {
     let mut seen = Vec::new();
     let mut after: Option<String> = None;
     loop {
-        let even = |record: &Record| record.revision % 2 == 0;
+        let even = |record: &Record| record.revision.is_multiple_of(2);
         let page = ledger
             .list("volume://default/n/", after.as_deref(), 30, even)
             .unwrap();
@@ -143,7 +143,7 @@ async fn pages_follow_each_other_and_hold_what_passes() {
 #[tokio::test]
 async fn long_values_come_back_whole_and_leave_nothing_behind() {
     let mut temporary = Temporary::new();
-    let data = |bytes: usize| -> Vec<u8> { (0..bytes).map(|n| (n % 251) as u8).collect() };
+    let data = |bytes: usize| -> Vec<u8> { (0..=250).cycle().take(bytes).collect() };
     let sizes = [
         1 << 20,
         pieces::PIECE_BYTES * 3,
