@@ -1,5 +1,8 @@
 //! Composition on the fake engine: no root, no containerd.
 
-mod support;
-
+mod faults;
+mod hostile;
 mod life;
+mod races;
+mod recovery;
+mod support;

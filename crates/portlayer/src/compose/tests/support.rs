@@ -13,8 +13,9 @@ use crate::element::{
 use crate::event::{Change, Event};
 use crate::ledger::LedgerConfig;
 use crate::runtime::fake::FakeRuntime;
+use crate::runtime::{ContainerId, ContainerPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan, Runtime, Scope};
 use crate::store::{
-    Location, MountSource, Policy, Put, Store, StoreCapabilities, StoreError, Stored,
+    Access, Location, MountSource, Policy, Put, Store, StoreCapabilities, StoreError, Stored,
 };
 use crate::task::{ExecutorSpec, ExitRecord, TaskSpec};
 use crate::{Config, PortLayer};
@@ -139,28 +140,23 @@ impl Node {
 
     /// The same node after the port layer died: ledger and engine are what they were.
     pub(super) async fn restart(self) -> Self {
+        self.stop().await.start().await
+    }
+
+    /// The port layer dies.
+    pub(super) async fn stop(self) -> Stopped {
         let Self {
             layer,
             engine,
             volumes,
             dir,
         } = self;
-        let ledger = layer.shared.ledger.path().to_owned();
         drop(layer);
-        drop(ledger);
-        // Drivers end when they next look; the ledger is free after the last.
-        for _ in 0..1000 {
-            if let Ok(layer) = try_open(&dir, &engine, &volumes).await {
-                return Self {
-                    layer,
-                    engine,
-                    volumes,
-                    dir,
-                };
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        Stopped {
+            engine,
+            volumes,
+            dir,
         }
-        panic!("the ledger is never closed");
     }
 
     pub(super) async fn put(&self, text: &str, body: Body) -> ElementId {
@@ -248,7 +244,11 @@ impl Node {
     }
 
     pub(super) async fn open(&self) -> Edit<'_> {
-        let handle = self.layer.compose(&id(X)).await.unwrap();
+        self.open_of(&id(X)).await
+    }
+
+    pub(super) async fn open_of(&self, executor: &ElementId) -> Edit<'_> {
+        let handle = self.layer.compose(executor).await.unwrap();
         Edit {
             node: self,
             handle: Ok(handle),
@@ -303,7 +303,7 @@ impl Node {
     }
 
     pub(super) async fn leftovers(&self) -> Vec<String> {
-        use crate::runtime::{FindingClass, Runtime};
+        use crate::runtime::FindingClass;
         let found = self.engine.audit().await.unwrap();
         let found = found
             .into_iter()
@@ -317,6 +317,73 @@ impl Node {
             .map(|finding| format!("{:?} {}", finding.class, finding.name))
             .chain(attached)
             .collect()
+    }
+}
+
+/// Engine and ledger without a port layer.
+pub(super) struct Stopped {
+    engine: FakeRuntime,
+    volumes: Arc<Volumes>,
+    dir: tempfile::TempDir,
+}
+
+impl Stopped {
+    pub(super) async fn start(self) -> Node {
+        let Self {
+            engine,
+            volumes,
+            dir,
+        } = self;
+        // Drivers end when they next look; the ledger is free after the last.
+        for _ in 0..1000 {
+            if let Ok(layer) = try_open(&dir, &engine, &volumes).await {
+                return Node {
+                    layer,
+                    engine,
+                    volumes,
+                    dir,
+                };
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("the ledger is never closed");
+    }
+
+    /// A container as an earlier life of the port layer would have left it.
+    pub(super) async fn make_container(&self, container: &ContainerId, executor: &ElementId) {
+        let scope = Scope::new(container, 1);
+        let root = RootPlan {
+            image: None,
+            access: Access::ReadWrite,
+        };
+        let process = ProcessPlan {
+            id: ProcessId::new(container.clone(), executor, 1),
+            primary: true,
+            task: executor.clone(),
+            run: 1,
+            process: serde_json::from_value(serde_json::json!({
+                "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["hang"],
+            }))
+            .unwrap(),
+            user_text: String::new(),
+            stdin: false,
+            stdout: OutputPlan::Discard,
+            stderr: OutputPlan::Discard,
+        };
+        let plan = ContainerPlan {
+            id: container.clone(),
+            executor: executor.clone(),
+            revision: 1,
+            root: root.clone(),
+            mounts: Vec::new(),
+            spec: serde_json::from_value(serde_json::json!({ "ociVersion": "1.0.2" })).unwrap(),
+            several: false,
+        };
+        self.engine.begin(&scope).await.unwrap();
+        self.engine.prepare_root(&scope, container, &root).await.unwrap();
+        self.engine.create_container(&scope, &plan, &process).await.unwrap();
+        self.engine.create_process(&process).await.unwrap();
+        self.engine.start_process(&process.id, true).await.unwrap();
     }
 }
 
