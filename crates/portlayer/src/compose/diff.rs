@@ -291,8 +291,7 @@ pub(crate) fn diff(
                 _ => {}
             }
         }
-        live.detaches
-            .sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()));
+        live.detaches.sort_by_key(|(_, target)| std::cmp::Reverse(target.len()));
     }
     let nothing = live == Live::default();
     let action = if nothing {
