@@ -291,7 +291,8 @@ pub(crate) fn diff(
                 _ => {}
             }
         }
-        live.detaches.sort_by_key(|(_, target)| std::cmp::Reverse(target.len()));
+        live.detaches
+            .sort_by_key(|(_, target)| std::cmp::Reverse(target.len()));
     }
     let nothing = live == Live::default();
     let action = if nothing {

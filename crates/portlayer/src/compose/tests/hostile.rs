@@ -28,7 +28,12 @@ async fn refused(node: &Node, name: &str, edit: Edit<'_>, element: &str) -> Comm
 }
 
 fn all_records(node: &Node) -> Vec<crate::element::Record> {
-    node.layer.shared.ledger.list("", None, 10_000, |_| true).unwrap().records
+    node.layer
+        .shared
+        .ledger
+        .list("", None, 10_000, |_| true)
+        .unwrap()
+        .records
 }
 
 #[tokio::test]
@@ -39,11 +44,39 @@ async fn targets_that_are_none() {
     let long = format!("/{}", "a".repeat(256));
     let deep = "/a".repeat(2048);
     let targets = [
-        "", "relative", "./x", "/", "//", "/x/", "/x//y", "/x/../y", "/..", "/x/.", "/./x", "/proc", "/proc/1/root",
-        "/sys", "/sys/fs/cgroup", "/dev", "/dev/sda", "/x\0y", "/x\ny", "/x\u{1b}[2Jy", &long, &deep,
+        "",
+        "relative",
+        "./x",
+        "/",
+        "//",
+        "/x/",
+        "/x//y",
+        "/x/../y",
+        "/..",
+        "/x/.",
+        "/./x",
+        "/proc",
+        "/proc/1/root",
+        "/sys",
+        "/sys/fs/cgroup",
+        "/dev",
+        "/dev/sda",
+        "/x\0y",
+        "/x\ny",
+        "/x\u{1b}[2Jy",
+        &long,
+        &deep,
     ];
     for target in targets {
-        let edit = node.open().await.root().await.task(&task).await.part(&volume, JoinHow::volume(target)).await;
+        let edit = node
+            .open()
+            .await
+            .root()
+            .await
+            .task(&task)
+            .await
+            .part(&volume, JoinHow::volume(target))
+            .await;
         let error = refused(&node, target, edit, "volume://v/data").await;
         let field = match &error {
             CommitError::Compose(ComposeError::InvalidField { field, .. }) => field.as_str(),
@@ -58,8 +91,12 @@ async fn roles_and_settings_that_do_not_fit() {
     let node = Node::new().await;
     let task = node.task("task://t/a", "exit 0").await;
     let (image, executor) = (id(IMAGE), id(X));
-    let [one, two] = [node.volume("volume://v/one").await, node.volume("volume://v/two").await];
-    node.put("image://images/other", Body::Image(Box::default())).await;
+    let [one, two] = [
+        node.volume("volume://v/one").await,
+        node.volume("volume://v/two").await,
+    ];
+    node.put("image://images/other", Body::Image(Box::default()))
+        .await;
     let other = id("image://images/other");
     let absent = id("volume://v/absent");
     let strange = id("volume://nowhere/x");
@@ -91,41 +128,176 @@ async fn roles_and_settings_that_do_not_fit() {
     let plain = || BindHow::Plain;
     let task_bind = || BindHow::Task(TaskBind::default());
     let cases: Vec<(&str, Edit<'_>, &str)> = vec![
-        ("image as volume", node.open().await.join(&image, JoinHow::volume("/x")).await, IMAGE),
-        ("volume as root", node.open().await.join(&one, JoinHow::root()).await, "volume://v/one"),
-        ("task as network", node.open().await.join(&task, JoinHow::Network).await, "task://t/a"),
-        ("executor in executor", node.open().await.join(&executor, JoinHow::Task).await, X),
-        ("image not at /", node.open().await.join(&image, not_root).await, IMAGE),
-        ("second root", node.open().await.root().await.join(&other, JoinHow::root()).await, "image://images/other"),
+        (
+            "image as volume",
+            node.open().await.join(&image, JoinHow::volume("/x")).await,
+            IMAGE,
+        ),
+        (
+            "volume as root",
+            node.open().await.join(&one, JoinHow::root()).await,
+            "volume://v/one",
+        ),
+        (
+            "task as network",
+            node.open().await.join(&task, JoinHow::Network).await,
+            "task://t/a",
+        ),
+        (
+            "executor in executor",
+            node.open().await.join(&executor, JoinHow::Task).await,
+            X,
+        ),
+        (
+            "image not at /",
+            node.open().await.join(&image, not_root).await,
+            IMAGE,
+        ),
+        (
+            "second root",
+            node.open()
+                .await
+                .root()
+                .await
+                .join(&other, JoinHow::root())
+                .await,
+            "image://images/other",
+        ),
         (
             "one target twice",
-            node.open().await.part(&one, JoinHow::volume("/x")).await.part(&two, JoinHow::volume("/x")).await,
+            node.open()
+                .await
+                .part(&one, JoinHow::volume("/x"))
+                .await
+                .part(&two, JoinHow::volume("/x"))
+                .await,
             "volume://v/two",
         ),
         (
             "one volume twice",
-            node.open().await.part(&one, JoinHow::volume("/x")).await.part(&one, JoinHow::volume("/y")).await,
+            node.open()
+                .await
+                .part(&one, JoinHow::volume("/x"))
+                .await
+                .part(&one, JoinHow::volume("/y"))
+                .await,
             "volume://v/one",
         ),
-        ("absent volume", node.open().await.join(&absent, JoinHow::volume("/x")).await, "volume://v/absent"),
-        ("unknown location", node.open().await.join(&strange, JoinHow::volume("/x")).await, "volume://nowhere/x"),
-        ("bind of a stranger", node.open().await.bind(Some(&one), plain()).await, "volume://v/one"),
-        ("unbind of a stranger", node.open().await.unbind(Some(&one)).await, "volume://v/one"),
-        ("leave of a stranger", node.open().await.leave(&one).await, "volume://v/one"),
-        ("leave while bound", node.open().await.root().await.leave(&image).await, IMAGE),
-        ("task settings for an image", node.open().await.join(&image, JoinHow::root()).await.bind(Some(&image), task_bind()).await, IMAGE),
-        ("task settings for the executor", node.open().await.bind(Some(&executor), task_bind()).await, X),
-        ("task settings for everything", node.open().await.bind(None, task_bind()).await, X),
-        ("limits for a task", node.open().await.join(&task, JoinHow::Task).await.bind(Some(&task), BindHow::Executor(Limits::default())).await, "task://t/a"),
-        ("sub path out", node.open().await.join(&one, sub("../x")).await, "volume://v/one"),
-        ("sub path absolute", node.open().await.join(&one, sub("/etc")).await, "volume://v/one"),
-        ("sub path empty", node.open().await.join(&one, sub("")).await, "volume://v/one"),
-        ("sub path with NUL", node.open().await.join(&one, sub("a\0b")).await, "volume://v/one"),
-        ("read-only tmpfs", node.open().await.join(&one, tmpfs(Access::ReadOnly, None)).await, "volume://v/one"),
-        ("sub path of a tmpfs", node.open().await.join(&one, tmpfs(Access::ReadWrite, Some("a"))).await, "volume://v/one"),
-        ("copy-up of a read-only volume", node.open().await.join(&one, copy_up).await, "volume://v/one"),
+        (
+            "absent volume",
+            node.open().await.join(&absent, JoinHow::volume("/x")).await,
+            "volume://v/absent",
+        ),
+        (
+            "unknown location",
+            node.open()
+                .await
+                .join(&strange, JoinHow::volume("/x"))
+                .await,
+            "volume://nowhere/x",
+        ),
+        (
+            "bind of a stranger",
+            node.open().await.bind(Some(&one), plain()).await,
+            "volume://v/one",
+        ),
+        (
+            "unbind of a stranger",
+            node.open().await.unbind(Some(&one)).await,
+            "volume://v/one",
+        ),
+        (
+            "leave of a stranger",
+            node.open().await.leave(&one).await,
+            "volume://v/one",
+        ),
+        (
+            "leave while bound",
+            node.open().await.root().await.leave(&image).await,
+            IMAGE,
+        ),
+        (
+            "task settings for an image",
+            node.open()
+                .await
+                .join(&image, JoinHow::root())
+                .await
+                .bind(Some(&image), task_bind())
+                .await,
+            IMAGE,
+        ),
+        (
+            "task settings for the executor",
+            node.open().await.bind(Some(&executor), task_bind()).await,
+            X,
+        ),
+        (
+            "task settings for everything",
+            node.open().await.bind(None, task_bind()).await,
+            X,
+        ),
+        (
+            "limits for a task",
+            node.open()
+                .await
+                .join(&task, JoinHow::Task)
+                .await
+                .bind(Some(&task), BindHow::Executor(Limits::default()))
+                .await,
+            "task://t/a",
+        ),
+        (
+            "sub path out",
+            node.open().await.join(&one, sub("../x")).await,
+            "volume://v/one",
+        ),
+        (
+            "sub path absolute",
+            node.open().await.join(&one, sub("/etc")).await,
+            "volume://v/one",
+        ),
+        (
+            "sub path empty",
+            node.open().await.join(&one, sub("")).await,
+            "volume://v/one",
+        ),
+        (
+            "sub path with NUL",
+            node.open().await.join(&one, sub("a\0b")).await,
+            "volume://v/one",
+        ),
+        (
+            "read-only tmpfs",
+            node.open()
+                .await
+                .join(&one, tmpfs(Access::ReadOnly, None))
+                .await,
+            "volume://v/one",
+        ),
+        (
+            "sub path of a tmpfs",
+            node.open()
+                .await
+                .join(&one, tmpfs(Access::ReadWrite, Some("a")))
+                .await,
+            "volume://v/one",
+        ),
+        (
+            "copy-up of a read-only volume",
+            node.open().await.join(&one, copy_up).await,
+            "volume://v/one",
+        ),
         ("task without root", node.open().await.task(&task).await, X),
-        ("root not bound", node.open().await.join(&image, JoinHow::root()).await.task(&task).await, "task://t/a"),
+        (
+            "root not bound",
+            node.open()
+                .await
+                .join(&image, JoinHow::root())
+                .await
+                .task(&task)
+                .await,
+            "task://t/a",
+        ),
     ];
     assert!(cases.len() >= 27);
     for (name, edit, element) in cases {
@@ -156,19 +328,39 @@ async fn bind_settings_that_break_a_rule() {
         ("stop.signal", bind(&|b| b.stop = stop(Some(65), 0))),
         ("stop.signal", bind(&|b| b.stop = stop(Some(-9), 0))),
         ("stop.grace_ms", bind(&|b| b.stop = stop(None, u64::MAX))),
-        ("restart.backoff_ms", bind(&|b| b.restart = Some(RestartPolicy::Always { backoff_ms: 0 }))),
+        (
+            "restart.backoff_ms",
+            bind(&|b| b.restart = Some(RestartPolicy::Always { backoff_ms: 0 })),
+        ),
         (
             "stdout.sink",
-            bind(&|b| b.stdout = Some(LogChoice { sink: Some(image.clone()), ..LogChoice::default() })),
+            bind(&|b| {
+                b.stdout = Some(LogChoice {
+                    sink: Some(image.clone()),
+                    ..LogChoice::default()
+                })
+            }),
         ),
         (
             "stderr.required",
-            bind(&|b| b.stderr = Some(LogChoice { required: true, discard: true, ..LogChoice::default() })),
+            bind(&|b| {
+                b.stderr = Some(LogChoice {
+                    required: true,
+                    discard: true,
+                    ..LogChoice::default()
+                })
+            }),
         ),
     ];
     for (expected, settings) in cases {
         let name = format!("{settings:?}");
-        let edit = node.open().await.root().await.task_bound(&task, settings).await;
+        let edit = node
+            .open()
+            .await
+            .root()
+            .await
+            .task_bound(&task, settings)
+            .await;
         let error = refused(&node, &name, edit, "task://t/a").await;
         let CommitError::Compose(ComposeError::InvalidField { field, .. }) = &error else {
             panic!("{name}: {error}");
@@ -180,7 +372,11 @@ async fn bind_settings_that_break_a_rule() {
         memory_bytes: Some(1),
         ..Limits::default()
     };
-    let edit = node.open().await.bind(Some(&executor), BindHow::Executor(tight)).await;
+    let edit = node
+        .open()
+        .await
+        .bind(Some(&executor), BindHow::Executor(tight))
+        .await;
     refused(&node, "limits", edit, X).await;
 }
 
@@ -224,10 +420,15 @@ async fn stored_tasks_that_break_a_rule() {
     ];
     for (number, spec) in cases.into_iter().enumerate() {
         let text = format!("task://t/n{number}");
-        let task = node.put(&text, Body::Task(Box::new(TaskBody { spec }))).await;
+        let task = node
+            .put(&text, Body::Task(Box::new(TaskBody { spec })))
+            .await;
         let edit = node.open().await.root().await.task(&task).await;
         let error = refused(&node, &text, edit, &text).await;
-        assert!(matches!(error, CommitError::Invalid { .. }), "{text}: {error}");
+        assert!(
+            matches!(error, CommitError::Invalid { .. }),
+            "{text}: {error}"
+        );
     }
 }
 
@@ -261,7 +462,11 @@ async fn requirements_nothing_provides() {
     // A task stored with a volume needs it in the composition, and stays below it.
     let volume = node.volume("volume://v/tools").await;
     let mut owned = Vec::new();
-    for (text, program) in [("task://t/owned", "/exit"), ("task://t/escape", "/../bin/sh"), ("task://t/bare", "sh")] {
+    for (text, program) in [
+        ("task://t/owned", "/exit"),
+        ("task://t/escape", "/../bin/sh"),
+        ("task://t/bare", "sh"),
+    ] {
         let task = node.task(text, program).await;
         let mut record = node.record(&task);
         record.owner = Some(volume.clone());
@@ -270,15 +475,32 @@ async fn requirements_nothing_provides() {
     }
     let edit = node.open().await.root().await.task(&owned[0]).await;
     let error = refused(&node, "owner missing", edit, "task://t/owned").await;
-    assert!(matches!(error, CommitError::UnresolvedRequirement { .. }), "{error}");
+    assert!(
+        matches!(error, CommitError::UnresolvedRequirement { .. }),
+        "{error}"
+    );
     for task in &owned[1..] {
-        let edit = node.open().await.root().await.part(&volume, JoinHow::volume("/tools")).await.task(task).await;
+        let edit = node
+            .open()
+            .await
+            .root()
+            .await
+            .part(&volume, JoinHow::volume("/tools"))
+            .await
+            .task(task)
+            .await;
         let error = refused(&node, "escape", edit, task.as_str()).await;
-        assert!(matches!(&error, CommitError::Invalid { field, .. } if field == "argv[0]"), "{error}");
+        assert!(
+            matches!(&error, CommitError::Invalid { field, .. } if field == "argv[0]"),
+            "{error}"
+        );
     }
     let task = node.task("task://t/plain", "exit 0").await;
     let edit = node.open().await.task(&task).await;
-    assert!(matches!(refused(&node, "no root", edit, X).await, CommitError::NoRoot { .. }));
+    assert!(matches!(
+        refused(&node, "no root", edit, X).await,
+        CommitError::NoRoot { .. }
+    ));
 }
 
 #[tokio::test]
@@ -304,7 +526,9 @@ async fn executors_that_are_none_or_hold_bad_settings() {
     ];
     let task = node.task("task://t/a", "exit 0").await;
     for (number, spec) in cases.into_iter().enumerate() {
-        let executor = node.executor_with(&format!("executor://x/n{number}"), spec).await;
+        let executor = node
+            .executor_with(&format!("executor://x/n{number}"), spec)
+            .await;
         let edit = node.open_of(&executor).await.root().await.task(&task).await;
         let error = refused(&node, executor.as_str(), edit, executor.as_str()).await;
         assert!(matches!(error, CommitError::Invalid { .. }), "{error}");
@@ -324,14 +548,26 @@ async fn tokens_that_are_no_handles() {
     let foreign = br#"{"executor":"image://images/base","revision":1,"ops":[]}"#;
     let handle = crate::compose::Handle::from_token(foreign).unwrap();
     let error = node.layer.commit(handle).await.unwrap_err();
-    assert!(matches!(error, CommitError::Compose(ComposeError::NotAnExecutor { .. })), "{error}");
+    assert!(
+        matches!(
+            error,
+            CommitError::Compose(ComposeError::NotAnExecutor { .. })
+        ),
+        "{error}"
+    );
     // A handle that was tampered with is checked like any other.
     let ops = br#"{"executor":"executor://x/x1","revision":1,"ops":[{"join":{"id":"volume://v/x","how":{"volume":{"target":"/proc","access":"read-write","sub_path":null,"copy_up":false,"tmpfs_bytes":null}},"revision":1}}]}"#;
     let handle = crate::compose::Handle::from_token(ops).unwrap();
     node.volume("volume://v/x").await;
     node.engine.clear_journal();
     let error = node.layer.commit(handle).await.unwrap_err();
-    assert!(matches!(error, CommitError::Compose(ComposeError::InvalidField { .. })), "{error}");
+    assert!(
+        matches!(
+            error,
+            CommitError::Compose(ComposeError::InvalidField { .. })
+        ),
+        "{error}"
+    );
     assert!(node.engine.journal().is_empty());
     let _: &ElementId = error.element().unwrap();
 }

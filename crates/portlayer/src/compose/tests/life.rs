@@ -5,7 +5,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::support::{IMAGE, Node, X, id};
 use crate::compose::{
-    BindHow, CommitError, ElementResult, Interrupt, Interrupted, JoinHow, RunState, TaskBind, TaskError,
+    BindHow, CommitError, ElementResult, Interrupt, Interrupted, JoinHow, RunState, TaskBind,
+    TaskError,
 };
 use crate::element::State;
 use crate::runtime::{LogQuery, LogStreams, RuntimeErrorKind, SignalScope};
@@ -76,10 +77,23 @@ async fn an_equal_commit_is_a_no_op_and_a_bind_after_the_end_is_a_new_run() {
     let first = node.run(&[&task]).await;
     let again = node.run(&[&task]).await;
     assert_eq!(again.revision, first.revision);
-    assert!(again.elements.values().all(|result| matches!(result, ElementResult::NoOp)), "{again:?}");
+    assert!(
+        again
+            .elements
+            .values()
+            .all(|result| matches!(result, ElementResult::NoOp)),
+        "{again:?}"
+    );
     assert!(again.runs.is_empty());
 
-    let stopped = node.open().await.unbind(Some(&task)).await.commit().await.unwrap();
+    let stopped = node
+        .open()
+        .await
+        .unbind(Some(&task))
+        .await
+        .commit()
+        .await
+        .unwrap();
     assert!(!stopped.is_error());
     assert_eq!(node.wait(&task).await.reason, ExitReason::Cancelled);
     node.settled().await;
@@ -87,9 +101,15 @@ async fn an_equal_commit_is_a_no_op_and_a_bind_after_the_end_is_a_new_run() {
     let result = node.run(&[&task]).await;
     assert_eq!(result.runs[0].run, 2);
     assert_eq!(node.body().composition.generation, 2);
-    node.layer.interrupt(&id(X), None, Interrupt::Stop { how: None }).await.unwrap();
+    node.layer
+        .interrupt(&id(X), None, Interrupt::Stop { how: None })
+        .await
+        .unwrap();
     assert_eq!(node.wait(&task).await.run, 2);
-    assert_eq!(node.layer.wait(&id(X), &task, Some(1)).await.unwrap().run, 1);
+    assert_eq!(
+        node.layer.wait(&id(X), &task, Some(1)).await.unwrap().run,
+        1
+    );
     assert_eq!(node.exits(&task), 2);
     node.settled().await;
 }
@@ -103,12 +123,21 @@ async fn a_further_task_runs_in_the_container_and_the_last_end_takes_it_down() {
     let started = node.run(&[&second, &first]).await;
     assert_eq!(started.runs[0].task, second);
     assert!(node.body().composition.runs[&second].primary);
-    let run = node.layer.exec(&id(X), &third, TaskBind::default()).await.unwrap();
+    let run = node
+        .layer
+        .exec(&id(X), &third, TaskBind::default())
+        .await
+        .unwrap();
     assert_eq!(run.run, 1);
     assert_eq!(node.wait(&third).await.code, Some(3));
     assert_eq!(node.wait(&first).await.code, Some(1));
     assert_eq!(node.state(), State::Running);
-    let creates = node.engine.journal().iter().filter(|call| call.starts_with("create_container")).count();
+    let creates = node
+        .engine
+        .journal()
+        .iter()
+        .filter(|call| call.starts_with("create_container"))
+        .count();
     assert_eq!(creates, 1);
     let query = LogQuery {
         executor: id(X),
@@ -118,16 +147,33 @@ async fn a_further_task_runs_in_the_container_and_the_last_end_takes_it_down() {
         tail: None,
         follow: true,
     };
-    let chunks: Vec<_> = node.layer.logs(&query).await.unwrap().map(|chunk| chunk.unwrap().bytes).collect().await;
+    let chunks: Vec<_> = node
+        .layer
+        .logs(&query)
+        .await
+        .unwrap()
+        .map(|chunk| chunk.unwrap().bytes)
+        .collect()
+        .await;
     assert_eq!(chunks.concat(), b"here\n");
     let killed = Interrupt::Signal {
         signal: 9,
         scope: SignalScope::Process,
     };
-    assert_eq!(node.layer.interrupt(&id(X), Some(&second), killed.clone()).await.unwrap(), Interrupted::Delivered);
+    assert_eq!(
+        node.layer
+            .interrupt(&id(X), Some(&second), killed.clone())
+            .await
+            .unwrap(),
+        Interrupted::Delivered
+    );
     let exit = node.wait(&second).await;
     assert_eq!((exit.reason, exit.signal), (ExitReason::Cancelled, Some(9)));
-    let late = node.layer.interrupt(&id(X), Some(&second), killed).await.unwrap();
+    let late = node
+        .layer
+        .interrupt(&id(X), Some(&second), killed)
+        .await
+        .unwrap();
     assert_eq!(late, Interrupted::AlreadyExited(Some(Box::new(exit))));
     node.settled().await;
     assert_eq!(node.state(), State::Stopped);
@@ -136,7 +182,9 @@ async fn a_further_task_runs_in_the_container_and_the_last_end_takes_it_down() {
 #[tokio::test]
 async fn a_stop_escalates_after_its_grace() {
     let node = Node::new().await;
-    let task = node.task_with("task://t/a", "trap 15 hang", |spec| spec.stop.grace_ms = 20).await;
+    let task = node
+        .task_with("task://t/a", "trap 15 hang", |spec| spec.stop.grace_ms = 20)
+        .await;
     node.run(&[&task]).await;
     // Until its trap is set the first signal would end it.
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -154,7 +202,15 @@ async fn a_deadline_ends_a_task_and_says_so() {
         deadline_ms: Some(30),
         ..TaskBind::default()
     };
-    node.open().await.root().await.task_bound(&task, bind).await.commit().await.unwrap();
+    node.open()
+        .await
+        .root()
+        .await
+        .task_bound(&task, bind)
+        .await
+        .commit()
+        .await
+        .unwrap();
     assert_eq!(node.wait(&task).await.reason, ExitReason::Deadline);
     node.settled().await;
 }
@@ -162,15 +218,22 @@ async fn a_deadline_ends_a_task_and_says_so() {
 #[tokio::test]
 async fn a_failing_task_is_started_again_as_often_as_its_policy_says() {
     let node = Node::new().await;
-    let policy = RestartPolicy::OnFailure { max: 2, backoff_ms: 1 };
-    let task = node.task_with("task://t/a", "exit 1", |spec| spec.restart = policy).await;
+    let policy = RestartPolicy::OnFailure {
+        max: 2,
+        backoff_ms: 1,
+    };
+    let task = node
+        .task_with("task://t/a", "exit 1", |spec| spec.restart = policy)
+        .await;
     let other = node.task("task://t/b", "hang").await;
     node.run(&[&task]).await;
     for run in 1..=3 {
         loop {
             match node.layer.wait(&id(X), &task, Some(run)).await {
                 Ok(exit) => break assert_eq!((exit.run, exit.code), (run, Some(1))),
-                Err(TaskError::NeverStarted { .. }) => tokio::time::sleep(std::time::Duration::from_millis(2)).await,
+                Err(TaskError::NeverStarted { .. }) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(2)).await
+                }
                 Err(error) => panic!("{error}"),
             }
         }
@@ -180,7 +243,10 @@ async fn a_failing_task_is_started_again_as_often_as_its_policy_says() {
     assert!(!node.body().composition.joined[&task].bound);
     // Nothing waits any more: the executor can be used for something else.
     node.run(&[&other]).await;
-    node.layer.interrupt(&id(X), None, Interrupt::Stop { how: None }).await.unwrap();
+    node.layer
+        .interrupt(&id(X), None, Interrupt::Stop { how: None })
+        .await
+        .unwrap();
     node.wait(&other).await;
     node.settled().await;
 }
@@ -188,7 +254,11 @@ async fn a_failing_task_is_started_again_as_often_as_its_policy_says() {
 #[tokio::test]
 async fn oom_is_told_and_output_can_be_fed() {
     let node = Node::new().await;
-    let cat = node.task_with("task://t/cat", "cat exit 5", |spec| spec.interaction.stdin = true).await;
+    let cat = node
+        .task_with("task://t/cat", "cat exit 5", |spec| {
+            spec.interaction.stdin = true
+        })
+        .await;
     let oom = node.task("task://t/oom", "oom").await;
     node.run(&[&cat, &oom]).await;
     assert_eq!(node.wait(&oom).await.reason, ExitReason::Oom);
@@ -196,7 +266,11 @@ async fn oom_is_told_and_output_can_be_fed() {
     let mut input = attached.input.unwrap();
     input.write_all(b"one").await.unwrap();
     drop(input);
-    let chunks: Vec<_> = attached.output.map(|chunk| chunk.unwrap().bytes).collect().await;
+    let chunks: Vec<_> = attached
+        .output
+        .map(|chunk| chunk.unwrap().bytes)
+        .collect()
+        .await;
     assert_eq!(chunks.concat(), b"one");
     attached.input_ended.unwrap().await.unwrap().unwrap();
     assert_eq!(node.wait(&cat).await.code, Some(5));
@@ -210,16 +284,39 @@ async fn a_volume_is_attached_to_and_detached_from_a_running_container() {
     let volume = node.volume("volume://v/live").await;
     node.run(&[&task]).await;
     let container = crate::runtime::ContainerId::new(&id(X), 1);
-    node.open().await.part(&volume, JoinHow::volume("/live")).await.commit().await.unwrap();
+    node.open()
+        .await
+        .part(&volume, JoinHow::volume("/live"))
+        .await
+        .commit()
+        .await
+        .unwrap();
     assert_eq!(node.engine.mounts(&container)["/live"], volume);
     assert_eq!(node.volumes.attached().len(), 1);
 
     node.engine.fail("detach_mount", 1, RuntimeErrorKind::Busy);
-    let busy = node.open().await.unbind(Some(&volume)).await.leave(&volume).await.commit().await.unwrap();
+    let busy = node
+        .open()
+        .await
+        .unbind(Some(&volume))
+        .await
+        .leave(&volume)
+        .await
+        .commit()
+        .await
+        .unwrap();
     assert!(matches!(busy.elements[&volume], ElementResult::Error(_)));
     assert!(node.body().composition.joined[&volume].bound);
 
-    node.open().await.unbind(Some(&volume)).await.leave(&volume).await.commit().await.unwrap();
+    node.open()
+        .await
+        .unbind(Some(&volume))
+        .await
+        .leave(&volume)
+        .await
+        .commit()
+        .await
+        .unwrap();
     assert!(node.engine.mounts(&container).is_empty());
     assert!(node.volumes.attached().is_empty());
     assert!(!node.body().composition.joined.contains_key(&volume));
@@ -249,7 +346,10 @@ async fn what_a_running_container_cannot_take_needs_a_restart() {
     };
     let image = id(IMAGE);
     let refused = [
-        node.open().await.bind(Some(&executor), BindHow::Executor(limits)).await,
+        node.open()
+            .await
+            .bind(Some(&executor), BindHow::Executor(limits))
+            .await,
         node.open().await.part(&host, JoinHow::Network).await,
         node.open().await.part(&volume, copy_up).await,
         node.open().await.unbind(Some(&image)).await,
@@ -257,13 +357,30 @@ async fn what_a_running_container_cannot_take_needs_a_restart() {
     let before = node.record(&executor);
     for edit in refused {
         let error = edit.commit().await.unwrap_err();
-        let expected = matches!(error, CommitError::NeedsRestart { .. } | CommitError::UnresolvedRequirement { .. } | CommitError::NoRoot { .. });
+        let expected = matches!(
+            error,
+            CommitError::NeedsRestart { .. }
+                | CommitError::UnresolvedRequirement { .. }
+                | CommitError::NoRoot { .. }
+        );
         assert!(expected, "{error}");
     }
     assert_eq!(node.record(&executor), before);
     // Once it is down the same is accepted.
-    node.open().await.unbind(Some(&executor)).await.commit().await.unwrap();
-    node.open().await.part(&host, JoinHow::Network).await.commit().await.unwrap();
+    node.open()
+        .await
+        .unbind(Some(&executor))
+        .await
+        .commit()
+        .await
+        .unwrap();
+    node.open()
+        .await
+        .part(&host, JoinHow::Network)
+        .await
+        .commit()
+        .await
+        .unwrap();
     node.settled().await;
 }
 
@@ -273,12 +390,34 @@ async fn a_frozen_executor_takes_no_task_and_goes_on() {
     let task = node.task("task://t/a", "hang").await;
     let other = node.task("task://t/b", "exit 0").await;
     node.run(&[&task]).await;
-    node.layer.interrupt(&id(X), None, Interrupt::Pause).await.unwrap();
+    node.layer
+        .interrupt(&id(X), None, Interrupt::Pause)
+        .await
+        .unwrap();
     assert_eq!(node.state(), State::Paused);
-    let error = node.layer.exec(&id(X), &other, TaskBind::default()).await.unwrap_err();
-    assert!(matches!(error, CommitError::NeedsRestart { state: State::Paused, .. }), "{error}");
-    node.layer.interrupt(&id(X), None, Interrupt::Resume).await.unwrap();
-    node.layer.exec(&id(X), &other, TaskBind::default()).await.unwrap();
+    let error = node
+        .layer
+        .exec(&id(X), &other, TaskBind::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CommitError::NeedsRestart {
+                state: State::Paused,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    node.layer
+        .interrupt(&id(X), None, Interrupt::Resume)
+        .await
+        .unwrap();
+    node.layer
+        .exec(&id(X), &other, TaskBind::default())
+        .await
+        .unwrap();
     assert_eq!(node.wait(&other).await.code, Some(0));
     node.open().await.unbind(None).await.commit().await.unwrap();
     node.settled().await;
@@ -289,9 +428,18 @@ async fn an_executor_is_deleted_after_its_end_and_its_volumes_are_free() {
     let node = Node::new().await;
     let task = node.task("task://t/a", "exit 0").await;
     let volume = node.volume("volume://v/data").await;
-    let edit = node.open().await.root().await.part(&volume, JoinHow::volume("/data")).await;
+    let edit = node
+        .open()
+        .await
+        .root()
+        .await
+        .part(&volume, JoinHow::volume("/data"))
+        .await;
     edit.task(&task).await.commit().await.unwrap();
-    assert!(matches!(node.layer.delete(&volume).await, Err(crate::error::DeleteError::InUse { .. })));
+    assert!(matches!(
+        node.layer.delete(&volume).await,
+        Err(crate::error::DeleteError::InUse { .. })
+    ));
     node.wait(&task).await;
     node.layer.delete(&id(X)).await.unwrap();
     node.layer.delete(&volume).await.unwrap();

@@ -35,7 +35,9 @@ async fn of_equal_commits_one_acts() {
     let mut commits = Vec::new();
     for _ in 0..16 {
         let (layer, handle) = (node.layer.clone(), handle.clone());
-        commits.push(tokio::spawn(async move { layer.commit(handle).await.unwrap() }));
+        commits.push(tokio::spawn(
+            async move { layer.commit(handle).await.unwrap() },
+        ));
     }
     let mut acted = 0;
     for commit in commits {
@@ -60,7 +62,14 @@ async fn a_handle_over_what_changed_is_stale_and_says_who_changed_it() {
     // The task ran: committing the same handle again must not run it twice.
     let handle = crate::compose::Handle::from_token(&token).unwrap();
     let error = node.layer.commit(handle).await.unwrap_err();
-    let CommitError::Stale { element, expected, actual, changed_by, .. } = &error else {
+    let CommitError::Stale {
+        element,
+        expected,
+        actual,
+        changed_by,
+        ..
+    } = &error
+    else {
         panic!("{error}");
     };
     assert_eq!((element, *expected), (&task, 1));
@@ -73,7 +82,13 @@ async fn an_element_that_changed_between_join_and_commit_makes_the_handle_stale(
     let node = Node::new().await;
     let task = node.task("task://t/a", "exit 0").await;
     let volume = node.volume("volume://v/data").await;
-    let edit = node.open().await.root().await.part(&volume, JoinHow::volume("/data")).await;
+    let edit = node
+        .open()
+        .await
+        .root()
+        .await
+        .part(&volume, JoinHow::volume("/data"))
+        .await;
     let handle = edit.task(&task).await.handle();
     let mut record = node.record(&volume);
     record.revision = 5;
@@ -96,11 +111,20 @@ async fn an_element_that_changed_between_join_and_commit_makes_the_handle_stale(
 #[tokio::test]
 async fn a_handle_rebases_over_changes_of_other_elements() {
     let node = Node::new().await;
-    let [a, b] = [node.task("task://t/a", "hang").await, node.task("task://t/b", "hang").await];
+    let [a, b] = [
+        node.task("task://t/a", "hang").await,
+        node.task("task://t/b", "hang").await,
+    ];
     node.run(&[&a]).await;
     let old = node.open().await.task(&b).await.handle();
     let volume = node.volume("volume://v/data").await;
-    node.open().await.part(&volume, JoinHow::volume("/data")).await.commit().await.unwrap();
+    node.open()
+        .await
+        .part(&volume, JoinHow::volume("/data"))
+        .await
+        .commit()
+        .await
+        .unwrap();
     let record = node.record(&id(X));
     assert!(record.revision > old.revision());
     assert_eq!(node.layer.commit(old).await.unwrap().runs.len(), 1);
@@ -111,20 +135,36 @@ async fn a_handle_rebases_over_changes_of_other_elements() {
 #[tokio::test]
 async fn a_signal_passes_a_commit_in_flight() {
     let node = Node::new().await;
-    let [a, b] = [node.task("task://t/a", "hang").await, node.task("task://t/b", "exit 0").await];
+    let [a, b] = [
+        node.task("task://t/a", "hang").await,
+        node.task("task://t/b", "exit 0").await,
+    ];
     node.run(&[&a]).await;
     let hold = node.engine.hold("create_process");
     let layer = node.layer.clone();
     let task = b.clone();
     let exec = tokio::spawn(async move { layer.exec(&id(X), &task, TaskBind::default()).await });
-    while node.engine.journal().iter().filter(|call| call.starts_with("create_process")).count() < 2 {
+    while node
+        .engine
+        .journal()
+        .iter()
+        .filter(|call| call.starts_with("create_process"))
+        .count()
+        < 2
+    {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     let signal = Interrupt::Signal {
         signal: 15,
         scope: SignalScope::Process,
     };
-    assert_eq!(node.layer.interrupt(&id(X), Some(&a), signal).await.unwrap(), Interrupted::Delivered);
+    assert_eq!(
+        node.layer
+            .interrupt(&id(X), Some(&a), signal)
+            .await
+            .unwrap(),
+        Interrupted::Delivered
+    );
     drop(hold);
     // Its container ended under it: the commit starts it in a new one.
     exec.await.unwrap().unwrap();
@@ -139,7 +179,13 @@ async fn ends_race_commits_and_every_run_has_one_exit_record() {
     let node = Node::new().await;
     let mut tasks = Vec::new();
     for number in 0..8 {
-        tasks.push(node.task(&format!("task://t/n{number}"), &format!("sleep {number} exit {number}")).await);
+        tasks.push(
+            node.task(
+                &format!("task://t/n{number}"),
+                &format!("sleep {number} exit {number}"),
+            )
+            .await,
+        );
     }
     node.open().await.root().await.commit().await.unwrap();
     let mut runs = 0;
@@ -158,9 +204,14 @@ async fn ends_race_commits_and_every_run_has_one_exit_record() {
         }
     }
     node.settled().await;
-    assert_eq!(tasks.iter().map(|task| node.exits(task)).sum::<usize>(), runs);
+    assert_eq!(
+        tasks.iter().map(|task| node.exits(task)).sum::<usize>(),
+        runs
+    );
     assert_eq!(node.state(), State::Stopped);
-    let Body::Executor(body) = node.record(&id(X)).body else { panic!() };
+    let Body::Executor(body) = node.record(&id(X)).body else {
+        panic!()
+    };
     assert!(body.composition.runs.values().all(|run| run.run == 5));
     assert!(node.layer.shared.ledger.verify().unwrap().is_clean());
 }
@@ -172,7 +223,11 @@ async fn a_caller_that_goes_away_changes_nothing() {
     let handle = node.open().await.root().await.task(&task).await.handle();
     let hold = node.engine.hold("prepare_root");
     let commit = node.layer.commit(handle);
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(30), commit).await.is_err());
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_millis(30), commit)
+            .await
+            .is_err()
+    );
     drop(hold);
     while node.body().composition.runs.is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;

@@ -11,13 +11,25 @@ async fn a_running_task_is_watched_again_and_can_be_stopped() {
     let node = Node::new().await;
     let task = node.task("task://t/a", "hang").await;
     let volume = node.volume("volume://v/data").await;
-    let edit = node.open().await.root().await.part(&volume, JoinHow::volume("/data")).await;
+    let edit = node
+        .open()
+        .await
+        .root()
+        .await
+        .part(&volume, JoinHow::volume("/data"))
+        .await;
     edit.task(&task).await.commit().await.unwrap();
     let node = node.restart().await;
     assert_eq!(node.state(), State::Running);
-    node.layer.interrupt(&id(X), Some(&task), Interrupt::Stop { how: None }).await.unwrap();
+    node.layer
+        .interrupt(&id(X), Some(&task), Interrupt::Stop { how: None })
+        .await
+        .unwrap();
     let exit = node.wait(&task).await;
-    assert_eq!((exit.reason, exit.reconciled), (ExitReason::Cancelled, false));
+    assert_eq!(
+        (exit.reason, exit.reconciled),
+        (ExitReason::Cancelled, false)
+    );
     node.settled().await;
 }
 
@@ -29,15 +41,28 @@ async fn what_ended_meanwhile_gets_its_true_exit_record() {
     let (engine, node) = (node.engine.clone(), node.stop().await);
     let container = ContainerId::new(&id(X), 1);
     while !matches!(
-        engine.list().await.unwrap().iter().find(|found| found.id == container).map(|found| found.primary.clone()),
+        engine
+            .list()
+            .await
+            .unwrap()
+            .iter()
+            .find(|found| found.id == container)
+            .map(|found| found.primary.clone()),
         Some(Some(crate::runtime::ProcessState::Stopped(_)))
     ) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let node = node.start().await;
     let exit = node.wait(&task).await;
-    assert_eq!((exit.reason, exit.code, exit.reconciled), (ExitReason::Exited, Some(9), true));
-    let last = node.events().into_iter().rfind(|event| event.id == task).unwrap();
+    assert_eq!(
+        (exit.reason, exit.code, exit.reconciled),
+        (ExitReason::Exited, Some(9), true)
+    );
+    let last = node
+        .events()
+        .into_iter()
+        .rfind(|event| event.id == task)
+        .unwrap();
     assert!(last.reconciled);
     node.settled().await;
     assert_eq!(node.exits(&task), 1);
@@ -52,7 +77,10 @@ async fn what_the_engine_does_not_know_is_lost_and_never_code_0() {
     engine.purge(&ContainerId::new(&id(X), 1)).await.unwrap();
     let node = node.start().await;
     let exit = node.wait(&task).await;
-    assert_eq!((exit.reason, exit.code, exit.reconciled), (ExitReason::Lost, None, true));
+    assert_eq!(
+        (exit.reason, exit.code, exit.reconciled),
+        (ExitReason::Lost, None, true)
+    );
     node.settled().await;
     assert_eq!(node.state(), State::Stopped);
 }
@@ -62,18 +90,35 @@ async fn an_unfinished_commit_is_rolled_back() {
     let node = Node::new().await;
     let task = node.task("task://t/a", "hang").await;
     let volume = node.volume("volume://v/data").await;
-    let edit = node.open().await.root().await.part(&volume, JoinHow::volume("/data")).await;
+    let edit = node
+        .open()
+        .await
+        .root()
+        .await
+        .part(&volume, JoinHow::volume("/data"))
+        .await;
     let handle = edit.task(&task).await.handle();
     let before = node.record(&id(X));
     // Dies in the middle: the call never comes back.
     let hold = node.engine.hold("start_process");
     let layer = node.layer.clone();
     let commit = tokio::spawn(async move { layer.commit(handle).await });
-    while !node.engine.journal().iter().any(|call| call.starts_with("start_process")) {
+    while !node
+        .engine
+        .journal()
+        .iter()
+        .any(|call| call.starts_with("start_process"))
+    {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
-    assert_eq!(node.layer.shared.ledger.intents::<Intent>().unwrap().len(), 1);
-    let (ledger, intent) = (node.layer.shared.ledger.clone(), node.layer.shared.ledger.intents::<Intent>().unwrap());
+    assert_eq!(
+        node.layer.shared.ledger.intents::<Intent>().unwrap().len(),
+        1
+    );
+    let (ledger, intent) = (
+        node.layer.shared.ledger.clone(),
+        node.layer.shared.ledger.intents::<Intent>().unwrap(),
+    );
     drop(hold);
     commit.await.unwrap().unwrap();
     node.open().await.unbind(None).await.commit().await.unwrap();
@@ -96,12 +141,22 @@ async fn an_unfinished_commit_is_rolled_back() {
         image: None,
         access: crate::store::Access::ReadWrite,
     };
-    node.engine.prepare_root(&scope, &container, &plan).await.unwrap();
+    node.engine
+        .prepare_root(&scope, &container, &plan)
+        .await
+        .unwrap();
 
     let node = node.restart().await;
     assert_eq!(node.leftovers().await, Vec::<String>::new());
     assert_eq!(node.record(&id(X)), before);
-    assert!(node.layer.shared.ledger.intents::<Intent>().unwrap().is_empty());
+    assert!(
+        node.layer
+            .shared
+            .ledger
+            .intents::<Intent>()
+            .unwrap()
+            .is_empty()
+    );
     node.layer.delete(&volume).await.unwrap();
 }
 
@@ -113,7 +168,8 @@ async fn a_container_nobody_owns_is_purged() {
     let node = node.stop().await;
     // A container of an executor that is in no ledger.
     let stranger = ContainerId::new(&id("executor://x/stranger"), 3);
-    node.make_container(&stranger, &id("executor://x/stranger")).await;
+    node.make_container(&stranger, &id("executor://x/stranger"))
+        .await;
     let node = node.start().await;
     let found = node.engine.list().await.unwrap();
     assert_eq!(found.len(), 1);
@@ -125,9 +181,13 @@ async fn a_container_nobody_owns_is_purged() {
 #[tokio::test]
 async fn a_deadline_and_a_restart_survive() {
     let node = Node::new().await;
-    let late = node.task_with("task://t/late", "hang", |spec| spec.deadline_ms = Some(150)).await;
+    let late = node
+        .task_with("task://t/late", "hang", |spec| spec.deadline_ms = Some(150))
+        .await;
     let policy = RestartPolicy::Always { backoff_ms: 100 };
-    let again = node.task_with("task://t/again", "exit 1", |spec| spec.restart = policy).await;
+    let again = node
+        .task_with("task://t/again", "exit 1", |spec| spec.restart = policy)
+        .await;
     node.run(&[&late, &again]).await;
     assert_eq!(node.wait(&again).await.run, 1);
     let node = node.restart().await;
@@ -135,6 +195,12 @@ async fn a_deadline_and_a_restart_survive() {
     while node.body().composition.runs[&again].run < 2 {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
-    node.open().await.unbind(Some(&again)).await.commit().await.unwrap();
+    node.open()
+        .await
+        .unbind(Some(&again))
+        .await
+        .commit()
+        .await
+        .unwrap();
     node.settled().await;
 }

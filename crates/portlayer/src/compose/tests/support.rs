@@ -13,7 +13,9 @@ use crate::element::{
 use crate::event::{Change, Event};
 use crate::ledger::LedgerConfig;
 use crate::runtime::fake::FakeRuntime;
-use crate::runtime::{ContainerId, ContainerPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan, Runtime, Scope};
+use crate::runtime::{
+    ContainerId, ContainerPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan, Runtime, Scope,
+};
 use crate::store::{
     Access, Location, MountSource, Policy, Put, Store, StoreCapabilities, StoreError, Stored,
 };
@@ -380,8 +382,14 @@ impl Stopped {
             several: false,
         };
         self.engine.begin(&scope).await.unwrap();
-        self.engine.prepare_root(&scope, container, &root).await.unwrap();
-        self.engine.create_container(&scope, &plan, &process).await.unwrap();
+        self.engine
+            .prepare_root(&scope, container, &root)
+            .await
+            .unwrap();
+        self.engine
+            .create_container(&scope, &plan, &process)
+            .await
+            .unwrap();
         self.engine.create_process(&process).await.unwrap();
         self.engine.start_process(&process.id, true).await.unwrap();
     }
