@@ -7,7 +7,7 @@ use std::time::Duration;
 use portlayer::PortLayer;
 use portlayer::archive::Limits;
 use portlayer::ledger::LedgerConfig;
-use portlayer::runtime::RuntimeError;
+use portlayer::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use portlayer::store::{Location, Store, StoreError, dir::DirStore};
 use portlayer_runtime::connection::Connection;
 use portlayer_runtime::image::{ImageLimits, ImageStore, ImageStoreConfig};
@@ -118,6 +118,11 @@ pub fn clean(data_dir: &Path) -> Result<(), EngineError> {
 }
 
 impl Node {
+    /// Versions and abilities of the engine.
+    pub async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
+        self.runtime.info().await
+    }
+
     /// Kills every task, ends containerd and keeps the data: elements, images, volumes, logs.
     pub async fn halt(self) -> Result<(), EngineError> {
         self.runtime.halt().await

@@ -30,12 +30,16 @@ impl Row for Setting {
         Column::new("ORIGIN"),
     ];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Vec<u8>> {
         let value = match &self.value {
             serde_json::Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        vec![self.key.to_owned(), value, self.origin.to_string()]
+        vec![
+            self.key.into(),
+            value.into(),
+            self.origin.to_string().into(),
+        ]
     }
 
     fn name(&self) -> String {

@@ -3,8 +3,15 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use portlayer::error::ErrorKind;
+use portlayer::OpenError;
+use portlayer::compose::{CommitError, ComposeError, StepError};
+use portlayer::error::{
+    CreateError, DeleteError, Error, ErrorKind, LocationError, ReadError, UpdateError,
+};
+use portlayer::ledger::LedgerError;
+use portlayer::runtime::RuntimeError;
 use portlayer_node::config::ConfigError;
+use portlayer_runtime::EngineError;
 
 /// Exit code of `run`, `exec`, `attach` and `wait` for failures of our own, as docker and podman have it.
 pub(crate) const OWN_FAILURE: u8 = 125;
@@ -95,6 +102,38 @@ impl Failure {
         })
     }
 
+    /// The words of the engine or kernel, where it failed.
+    fn engine_said(&self) -> Option<&str> {
+        self.error
+            .chain()
+            .find_map(|cause| {
+                let any = cause.downcast_ref::<Error>().and_then(|error| match error {
+                    Error::Runtime(runtime) => Some(runtime),
+                    Error::Commit(CommitError::Step {
+                        source: StepError::Runtime(runtime),
+                        ..
+                    }) => Some(runtime),
+                    _ => None,
+                });
+                any.or_else(|| cause.downcast_ref::<RuntimeError>())
+                    .or_else(|| match cause.downcast_ref::<StepError>() {
+                        Some(StepError::Runtime(runtime)) => Some(runtime),
+                        _ => None,
+                    })
+            })
+            .map(|runtime| runtime.text.as_str())
+            .filter(|text| !text.is_empty())
+    }
+
+    /// As a failure of a command that mirrors a task's exit code: 125, unless the program is to blame.
+    #[must_use]
+    pub(crate) fn of_own(mut self) -> Self {
+        if ![NOT_EXECUTABLE, NOT_FOUND].contains(&self.exit) {
+            self.exit = OWN_FAILURE;
+        }
+        self
+    }
+
     /// One line: what, which id, why, what to do; with `debug` a line for every cause instead of the short why.
     pub(crate) fn text(&self, debug: bool) -> String {
         let mut text = if debug {
@@ -103,6 +142,10 @@ impl Failure {
             for cause in causes {
                 lines.push_str("\n  because ");
                 lines.push_str(&super::output::escape::escape_message(&cause.to_string()));
+            }
+            if let Some(said) = self.engine_said() {
+                lines.push_str("\n  engine: ");
+                lines.push_str(&super::output::escape::escape_message(said));
             }
             lines
         } else {
@@ -113,6 +156,7 @@ impl Failure {
                     parts.push(cause);
                 }
             }
+            parts.extend(self.engine_said().map(str::to_owned));
             parts.join(": ").replace('\n', " ")
         };
         if let Some(hint) = &self.hint {
@@ -120,6 +164,67 @@ impl Failure {
             text.push_str(hint);
         }
         text
+    }
+}
+
+/// A failed call of the port layer, with what to do about it.
+pub(crate) fn fail<E>(error: E) -> Failure
+where
+    Error: From<E>,
+{
+    let error = Error::from(error);
+    let kind = error.kind();
+    let hint = hint(&error);
+    let mut failure = Failure::new(kind, error);
+    failure.hint = hint;
+    failure
+}
+
+/// What a person can do about an error, where that is not plain from its text.
+fn hint(error: &Error) -> Option<String> {
+    let location = |error: &LocationError| match error {
+        LocationError::Unknown { .. } | LocationError::WrongKind { .. } => {
+            Some("`portlayer info` lists the locations".to_owned())
+        }
+        LocationError::Policy { .. } | LocationError::Unavailable { .. } => None,
+    };
+    match error {
+        Error::Location(error)
+        | Error::Create(CreateError::Location(error))
+        | Error::Read(ReadError::Location(error))
+        | Error::Update(UpdateError::Location(error))
+        | Error::Delete(DeleteError::Location(error)) => location(error),
+        Error::Create(CreateError::AlreadyExists { id, .. }) => Some(format!(
+            "see it with `portlayer show {id}` or choose another name"
+        )),
+        Error::Create(CreateError::UnknownParent { parent: id, .. })
+        | Error::Read(ReadError::NotFound { id })
+        | Error::Update(UpdateError::NotFound { id })
+        | Error::Delete(DeleteError::NotFound { id })
+        | Error::Compose(ComposeError::Read(ReadError::NotFound { id })) => {
+            Some(format!("`portlayer {} ls` lists what is there", id.kind()))
+        }
+        Error::Delete(DeleteError::InUse { .. }) => {
+            Some("remove those first, or take it out of their composition".to_owned())
+        }
+        Error::Delete(DeleteError::InvalidState { id, .. }) => Some(format!(
+            "stop it first (`portlayer stop {id}`) or use --force"
+        )),
+        Error::Commit(CommitError::Stale { .. }) => {
+            Some("open the executor again and repeat the edits".to_owned())
+        }
+        Error::Commit(CommitError::NoRoot { .. }) => {
+            Some("join an image, or image://builtin/scratch for an empty root".to_owned())
+        }
+        Error::Open(OpenError::Ledger(LedgerError::Locked { .. }))
+        | Error::Ledger(LedgerError::Locked { .. }) => {
+            Some("another portlayer command runs on this node; wait for it to end".to_owned())
+        }
+        Error::Read(ReadError::Quarantined { .. })
+        | Error::Update(UpdateError::Quarantined { .. }) => {
+            Some("`portlayer verify` lists what is damaged".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -138,6 +243,36 @@ fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Unimplemented => 10,
         ErrorKind::DeadlineExceeded => 11,
         ErrorKind::DataLoss => 12,
+    }
+}
+
+impl From<portlayer_node::OpenError> for Failure {
+    fn from(error: portlayer_node::OpenError) -> Self {
+        use portlayer_node::OpenError as Open;
+        match error {
+            Open::PortLayer(error) => fail(error),
+            Open::Engine(error) => error.into(),
+            Open::Runtime(error) => fail(error),
+            Open::Location { .. } => Failure::new(ErrorKind::Unavailable, error),
+        }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let hint = match &error {
+            EngineError::InUse(_) => {
+                Some("another portlayer command runs on this node; wait for it to end")
+            }
+            EngineError::PathTooLong(_) => Some("choose a shorter --data-dir"),
+            EngineError::Program { .. } => {
+                Some("install containerd and runc, or name it with PORTLAYER_CONTAINERD")
+            }
+            EngineError::Ended { .. } | EngineError::Silent { .. } | EngineError::Io { .. } => None,
+        };
+        let mut failure = Failure::new(ErrorKind::Unavailable, error);
+        failure.hint = hint.map(str::to_owned);
+        failure
     }
 }
 
@@ -169,6 +304,23 @@ mod tests {
         );
         assert_eq!(failure.text(true).lines().count(), 3);
         assert_eq!(failure.code(), 3);
+    }
+
+    #[test]
+    fn errors_of_the_port_layer_have_codes_and_hints() {
+        let id: portlayer::element::ElementId = "image://images/x".parse().expect("an id");
+        let missing = fail(ReadError::NotFound { id: id.clone() });
+        assert_eq!(missing.code(), 3);
+        assert_eq!(
+            missing.text(false),
+            "image://images/x does not exist; `portlayer image ls` lists what is there"
+        );
+        let used = fail(DeleteError::InUse {
+            id: id.clone(),
+            by: vec![id],
+        });
+        assert_eq!(used.code(), 5);
+        assert!(used.text(false).contains("in use by image://images/x"));
     }
 
     #[test]

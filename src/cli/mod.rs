@@ -1,22 +1,34 @@
 //! The command line: one file per subcommand, each thin: parse, call the port layer, show.
 
 mod completion;
+mod compose;
 mod config;
 mod context;
+mod element;
+mod exit_code;
 mod failure;
+mod filter;
+mod node;
 mod output;
 mod parse;
+mod rows;
+mod source;
+mod task;
+mod task_flags;
+mod terminal;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use portlayer_node::config::{self as settings, EngineMode, Environment, Flags};
 
 use context::Context;
+use element::KindArgs;
 use failure::{Failure, Outcome};
 use output::{ColorChoice, ProgressMode};
+use portlayer::element::Kind;
 
 /// Runs other people's task definitions on one node, on containerd.
 #[derive(Debug, Parser)]
@@ -81,13 +93,56 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Images: root file systems
+    Image(KindArgs<element::ImageFlags>),
+    /// Volumes: storage that is mounted into executors
+    Volume(KindArgs<element::VolumeFlags>),
+    /// Tasks: what to run
+    Task(KindArgs<element::TaskFlagsOfCreate>),
+    /// Executors: containers
+    Executor(KindArgs<element::ExecutorFlagsOfCreate>),
+    /// Networks
+    Network(KindArgs<element::SettingFlags>),
+    /// Destinations of output
+    Log(KindArgs<element::SettingFlags>),
+    /// List elements of all kinds
+    #[command(visible_alias = "list")]
+    Ls(element::ListArgs),
+    Show(element::ShowArgs),
+    Rm(element::RemoveArgs),
+    Update(element::UpdateArgs),
+    Export(element::ExportArgs),
+    Run(task::run::RunArgs),
+    Compose(compose::ComposeArgs),
+    Ps(task::ps::PsArgs),
+    Logs(task::logs::LogsArgs),
+    Exec(task::exec::ExecArgs),
+    Attach(task::attach::AttachArgs),
+    Wait(task::wait::WaitArgs),
+    Kill(task::interrupt::KillArgs),
+    Stop(task::interrupt::StopArgs),
+    /// Freeze an executor
+    Pause(task::interrupt::PauseArgs),
+    /// Thaw an executor
+    Resume(task::interrupt::PauseArgs),
+    Events(node::events::EventsArgs),
+    History(node::history::HistoryArgs),
+    Inspect(node::inspect::InspectArgs),
+    Verify(node::verify::VerifyArgs),
+    Ledger(node::ledger::LedgerArgs),
+    Engine(node::engine::EngineArgs),
+    Info(node::info::InfoArgs),
+    Version(node::version::VersionArgs),
     Config(config::ConfigArgs),
     Completion(completion::CompletionArgs),
 }
 
 /// Parses the arguments, runs the command and says what went wrong.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refused) => return refuse(&refused),
+    };
     let debug = cli.global.debug;
     match execute(cli) {
         Ok(exit) => exit.into(),
@@ -98,6 +153,33 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Shows help or what is wrong with the arguments. Of commands that mirror a task, 2 would be the task's.
+fn refuse(refused: &clap::Error) -> ExitCode {
+    // Nothing better can be done where nobody reads.
+    let _ = refused.print();
+    if !refused.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let mirrors = Cli::command()
+        .ignore_errors(true)
+        .try_get_matches()
+        .ok()
+        .and_then(|matches| matches.subcommand_name().map(str::to_owned))
+        .is_some_and(|name| ["run", "exec", "attach", "wait"].contains(&name.as_str()));
+    ExitCode::from(if mirrors { failure::OWN_FAILURE } else { 2 })
+}
+
+/// Logs go to standard error; `RUST_LOG` says which.
+fn start_logging(debug: bool) {
+    let default = if debug { "portlayer=debug,warn" } else { "off" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 fn execute(cli: Cli) -> Outcome {
@@ -118,7 +200,55 @@ fn execute(cli: Cli) -> Outcome {
         Ok(Context::new(loaded, color, global.progress))
     };
     match cli.command {
+        // These need no node.
         Command::Config(args) => config::run(&args, &context()?),
         Command::Completion(args) => completion::run(&args),
+        command => {
+            start_logging(global.debug);
+            let context = context()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?;
+            let outcome = runtime.block_on(on_node(command, &context));
+            // A thread may still wait for standard input; nothing is left to wait for.
+            runtime.shutdown_background();
+            outcome
+        }
+    }
+}
+
+async fn on_node(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Image(args) => element::of_kind(Kind::Image, args, context).await,
+        Command::Volume(args) => element::of_kind(Kind::Volume, args, context).await,
+        Command::Task(args) => element::of_kind(Kind::Task, args, context).await,
+        Command::Executor(args) => element::of_kind(Kind::Executor, args, context).await,
+        Command::Network(args) => element::of_kind(Kind::Network, args, context).await,
+        Command::Log(args) => element::of_kind(Kind::Log, args, context).await,
+        Command::Ls(args) => element::list(args, context).await,
+        Command::Show(args) => element::show(args, context).await,
+        Command::Rm(args) => element::remove(args, context).await,
+        Command::Update(args) => element::update(args, context).await,
+        Command::Export(args) => element::export(args, context).await,
+        Command::Run(args) => task::run::run(args, context).await.map_err(Failure::of_own),
+        Command::Compose(args) => compose::run(args, context).await,
+        Command::Ps(args) => task::ps::run(args, context).await,
+        Command::Logs(args) => task::logs::run(args, context).await,
+        Command::Exec(args) => task::exec::run(args, context).await.map_err(Failure::of_own),
+        Command::Attach(args) => task::attach::run(args, context).await.map_err(Failure::of_own),
+        Command::Wait(args) => task::wait::run(args, context).await.map_err(Failure::of_own),
+        Command::Kill(args) => task::interrupt::kill(args, context).await,
+        Command::Stop(args) => task::interrupt::stop(args, context).await,
+        Command::Pause(args) => task::interrupt::pause(args, context).await,
+        Command::Resume(args) => task::interrupt::resume(args, context).await,
+        Command::Events(args) => node::events::run(args, context).await,
+        Command::History(args) => node::history::run(args, context).await,
+        Command::Inspect(args) => node::inspect::run(args, context).await,
+        Command::Verify(args) => node::verify::run(args, context).await,
+        Command::Ledger(args) => node::ledger::run(args, context).await,
+        Command::Engine(args) => node::engine::run(args, context).await,
+        Command::Info(args) => node::info::run(args, context).await,
+        Command::Version(args) => node::version::run(&args, context),
+        Command::Config(_) | Command::Completion(_) => Ok(failure::Exit::OK),
     }
 }

@@ -1,10 +1,8 @@
 //! The engine itself: start, stop, take over, clean.
 
-use portlayer_runtime::{
-    Engine, EngineConfig, EngineError, connection::Connection, snapshot::Snapshots,
-};
+use portlayer_runtime::{Engine, EngineConfig, EngineError};
 
-use crate::support::node::{Room, busybox};
+use crate::support::node::Node;
 
 /// Processes, mounts and cgroups that name this directory or its namespace.
 fn traces(directory: &std::path::Path, namespace: &str) -> Vec<String> {
@@ -36,10 +34,11 @@ fn traces(directory: &std::path::Path, namespace: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn starts_and_leaves_nothing() {
-    let room = Room::new();
-    let engine = room.engine().await;
-    let namespace = engine.places().namespace.clone();
-    let version = engine
+    let mut node = Node::start().await;
+    let directory = node.directory().to_owned();
+    let namespace = node.engine().places().namespace.clone();
+    let version = node
+        .engine()
         .client()
         .version()
         .version(())
@@ -47,52 +46,33 @@ async fn starts_and_leaves_nothing() {
         .unwrap()
         .into_inner();
     assert!(!version.version.is_empty());
-    engine.stop().await.unwrap();
-    assert_eq!(traces(room.directory(), &namespace), Vec::<String>::new());
+    node.end().await;
+    assert_eq!(traces(&directory, &namespace), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_second_engine_on_the_directory_is_refused() {
-    let room = Room::new();
-    let engine = room.engine().await;
-    let refused = Engine::start(EngineConfig::new(room.directory())).await;
+    let node = Node::start().await;
+    let refused = Engine::start(EngineConfig::new(node.directory())).await;
     assert!(matches!(refused, Err(EngineError::InUse(_))), "{refused:?}");
     assert!(matches!(
-        Engine::clean(room.directory()),
+        Engine::clean(node.directory()),
         Err(EngineError::InUse(_))
     ));
-    engine.stop().await.unwrap();
+    node.end().await;
 }
 
 #[tokio::test]
 async fn an_abandoned_engine_is_taken_over_or_cleaned() {
-    let room = Room::new();
-    let engine = room.engine().await;
-    let namespace = engine.places().namespace.clone();
-    drop(engine);
-    let again = room.engine().await;
+    let mut node = Node::start().await;
+    let namespace = node.engine().places().namespace.clone();
+    let directory = node.abandon();
+    let again = Engine::start(EngineConfig::new(&directory)).await.unwrap();
     assert_eq!(again.places().namespace, namespace);
     drop(again);
-    Engine::clean(room.directory()).unwrap();
-    assert_eq!(traces(room.directory(), &namespace), Vec::<String>::new());
-    Engine::clean(room.directory()).unwrap();
-}
-
-#[tokio::test]
-async fn a_halted_engine_keeps_its_data() {
-    let room = Room::new();
-    let engine = room.engine().await;
-    let namespace = engine.places().namespace.clone();
-    busybox(&engine.client()).await;
-    engine.halt().await.unwrap();
-    assert_eq!(
-        traces(room.directory(), &namespace),
-        [room.directory().to_str().unwrap()]
-    );
-    let engine = room.engine().await;
-    let connection = Connection::new(engine.client(), "overlayfs");
-    assert!(Snapshots(&connection).exists("busybox").await.unwrap());
-    engine.stop().await.unwrap();
+    Engine::clean(&directory).unwrap();
+    assert_eq!(traces(&directory, &namespace), Vec::<String>::new());
+    Engine::clean(&directory).unwrap();
 }
 
 #[tokio::test]

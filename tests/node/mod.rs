@@ -2,5 +2,4 @@
 
 mod engine;
 mod image;
-mod process;
 mod volume;

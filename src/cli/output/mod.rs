@@ -4,7 +4,7 @@ pub(crate) mod escape;
 mod progress;
 mod table;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -80,7 +80,7 @@ pub(crate) trait Row: Serialize {
     const COLUMNS: &'static [Column];
 
     /// A cell for every column, not escaped.
-    fn cells(&self) -> Vec<String>;
+    fn cells(&self) -> Vec<Vec<u8>>;
 
     /// What `-o name` and `-q` show.
     fn name(&self) -> String;
@@ -143,7 +143,7 @@ impl Out {
         &self,
         value: &T,
         name: &str,
-        lines: &[(String, String)],
+        lines: &[(String, Vec<u8>)],
     ) -> io::Result<()> {
         let text = match self.format {
             Format::Table | Format::Wide => table::details(lines, self.style),
@@ -187,6 +187,33 @@ pub(crate) fn raw(stderr: bool, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Our standard output and error for bytes of a task, for async code: a reader that is slow holds nobody else up.
+pub(crate) struct Streams {
+    stdout: tokio::io::Stdout,
+    stderr: tokio::io::Stderr,
+}
+
+impl Streams {
+    pub(crate) fn new() -> Self {
+        Self {
+            stdout: tokio::io::stdout(),
+            stderr: tokio::io::stderr(),
+        }
+    }
+
+    /// Writes bytes as they are; when this returns they are with the kernel.
+    pub(crate) async fn write(&mut self, stderr: bool, bytes: &[u8]) -> io::Result<()> {
+        use tokio::io::AsyncWriteExt;
+        if stderr {
+            self.stderr.write_all(bytes).await?;
+            self.stderr.flush().await
+        } else {
+            self.stdout.write_all(bytes).await?;
+            self.stdout.flush().await
+        }
+    }
+}
+
 /// One JSON object on a line of its own.
 pub(crate) fn write_json_line<T: Serialize>(value: &T) -> io::Result<()> {
     write_out(&json_line(value)?)
@@ -207,11 +234,6 @@ pub(crate) fn failure(text: &str) {
     }
 }
 
-/// Standard output is a terminal.
-pub(crate) fn stdout_is_terminal() -> bool {
-    io::stdout().is_terminal()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,8 +247,8 @@ mod tests {
     impl Row for Thing {
         const COLUMNS: &'static [Column] = &[Column::new("ID"), Column::new("TEXT")];
 
-        fn cells(&self) -> Vec<String> {
-            vec![self.id.to_owned(), self.text.to_owned()]
+        fn cells(&self) -> Vec<Vec<u8>> {
+            vec![self.id.into(), self.text.into()]
         }
 
         fn name(&self) -> String {

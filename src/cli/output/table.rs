@@ -62,7 +62,7 @@ pub(crate) struct Style {
 }
 
 /// Draws rows below headers. Every cell is escaped here, so no row can forget to.
-pub(crate) fn rows(columns: &[Column], rows: &[Vec<String>], style: Style) -> String {
+pub(crate) fn rows(columns: &[Column], rows: &[Vec<Vec<u8>>], style: Style) -> String {
     let mut table = new_table(style);
     let shown: Vec<usize> = (0..columns.len())
         .filter(|at| style.wide || !columns[*at].wide)
@@ -70,7 +70,7 @@ pub(crate) fn rows(columns: &[Column], rows: &[Vec<String>], style: Style) -> St
     table.set_header(shown.iter().map(|at| columns[*at].title));
     for row in rows {
         table.add_row(shown.iter().map(|at| {
-            let text = row.get(*at).map_or("", String::as_str);
+            let text = row.get(*at).map_or(&[][..], Vec::as_slice);
             cell(text, columns[*at], style)
         }));
     }
@@ -78,7 +78,7 @@ pub(crate) fn rows(columns: &[Column], rows: &[Vec<String>], style: Style) -> St
 }
 
 /// Draws one thing as lines of name and value. An empty name continues the value above.
-pub(crate) fn details(lines: &[(String, String)], style: Style) -> String {
+pub(crate) fn details(lines: &[(String, Vec<u8>)], style: Style) -> String {
     let mut table = new_table(style);
     for (name, value) in lines {
         let column = if name == "state" {
@@ -128,8 +128,8 @@ fn finish(table: &Table) -> String {
     text
 }
 
-fn cell(text: &str, column: Column, style: Style) -> Cell {
-    let mut shown = escape(text.as_bytes());
+fn cell(text: &[u8], column: Column, style: Style) -> Cell {
+    let mut shown = escape(text);
     if style.cut && column.cut && shown.chars().count() > CUT_AT {
         shown = shown.chars().take(CUT_AT - 1).chain(['…']).collect();
     }
@@ -163,8 +163,8 @@ mod tests {
         Column::new("CHECKSUM").wide(),
     ];
 
-    fn sample() -> Vec<Vec<String>> {
-        let row = |cells: [&str; 5]| cells.map(str::to_owned).to_vec();
+    fn sample() -> Vec<Vec<Vec<u8>>> {
+        let row = |cells: [&str; 5]| cells.map(Vec::from).to_vec();
         vec![
             row(["image://images/a", "ready", "12", "a=1", "sha256:00"]),
             row([
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn wide_shows_all_and_cuts_only_when_asked() {
         let mut data = sample();
-        data[0][3] = "x".repeat(100);
+        data[0][3] = "x".repeat(100).into();
         let narrow = rows(COLUMNS, &data, PLAIN);
         assert!(narrow.contains(&format!("{}…", "x".repeat(47))));
         let wide = rows(
@@ -234,11 +234,15 @@ mod tests {
 
     #[test]
     fn details_are_names_and_values() {
-        let lines = [("id", "task://tasks/t"), ("argv", "a\tb"), ("", "more")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let lines = [
+            ("id", "task://tasks/t"),
+            ("argv", "a\tb"),
+            ("", "more\u{7}"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.into()));
         assert_eq!(
             details(&lines, PLAIN),
-            "id:    task://tasks/t\nargv:  a\\tb\n       more\n"
+            "id:    task://tasks/t\nargv:  a\\tb\n       more\\x07\n"
         );
     }
 }

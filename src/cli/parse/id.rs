@@ -38,6 +38,19 @@ impl<'a> Names<'a> {
         text.parse().map_err(|error| format!("{text:?}: {error}"))
     }
 
+    /// An id of this kind, or a whole id of any.
+    pub(crate) fn one(self, kind: Option<Kind>, text: &str) -> Result<ElementId, String> {
+        match kind {
+            Some(kind) => self.of_kind(kind, text),
+            None => self.any(text),
+        }
+    }
+
+    /// Ids of this kind, or whole ids of any.
+    pub(crate) fn of(self, kind: Option<Kind>, texts: &[String]) -> Result<Vec<ElementId>, String> {
+        texts.iter().map(|text| self.one(kind, text)).collect()
+    }
+
     /// A fresh, readable id of a kind: `<name>-<time and process>`.
     pub(crate) fn fresh(self, kind: Kind, name: &str) -> Result<ElementId, String> {
         let now = portlayer::time::Timestamp::now().as_nanos();

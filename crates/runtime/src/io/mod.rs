@@ -51,6 +51,3 @@ pub(crate) fn open_both(path: &Path) -> io::Result<OwnedFd> {
         .open(path)?
         .into())
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,57 @@
+//! `rm`: one or more elements; what can be removed is, whatever happens to the others.
+
+use clap::Args;
+use portlayer::element::{ElementId, Kind};
+use portlayer::error::DeleteError;
+
+use crate::cli::context::{Context, OpenNode, usage};
+use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::{output, task};
+
+/// Remove one or more
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    /// Stop an executor that runs; what is not there is fine
+    #[arg(short, long)]
+    force: bool,
+    /// Do not print the ids that were removed
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) async fn run(kind: Option<Kind>, args: RemoveArgs, context: &Context) -> Outcome {
+    let ids = usage(context.names().of(kind, &args.ids))?;
+    context
+        .with_node(async |node| {
+            let mut failed: Option<Failure> = None;
+            for id in &ids {
+                match remove(node, id, args.force).await {
+                    Ok(true) if !args.quiet => output::write_out(&format!("{id}\n"))?,
+                    Ok(_) => {}
+                    // The last failure is reported by the caller, the others here.
+                    Err(failure) => {
+                        if let Some(earlier) = failed.replace(failure) {
+                            output::failure(&earlier.text(false));
+                        }
+                    }
+                }
+            }
+            failed.map_or(Ok(Exit::OK), Err)
+        })
+        .await
+}
+
+/// Whether it was there.
+async fn remove(node: &OpenNode, id: &ElementId, force: bool) -> Result<bool, Failure> {
+    if force && id.kind() == Kind::Executor {
+        return task::remove_executor(node, id).await;
+    }
+    match node.layer().delete(id).await {
+        Ok(()) => Ok(true),
+        Err(DeleteError::NotFound { .. }) if force => Ok(false),
+        Err(error) => Err(fail(error)),
+    }
+}

@@ -1,0 +1,33 @@
+//! `show`: one or more elements in full.
+
+use clap::Args;
+use portlayer::element::Kind;
+
+use crate::cli::context::{Context, usage};
+use crate::cli::failure::{Exit, Outcome, fail};
+use crate::cli::output::OutputArgs;
+use crate::cli::rows;
+
+/// Show one or more in full
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) async fn run(kind: Option<Kind>, args: ShowArgs, context: &Context) -> Outcome {
+    let ids = usage(context.names().of(kind, &args.ids))?;
+    let out = context.out(args.output);
+    context
+        .with_node(async |node| {
+            for id in &ids {
+                let element = node.layer().read(id).await.map_err(fail)?;
+                out.one(&element, id.as_str(), &rows::details(&element))?;
+            }
+            Ok(Exit::OK)
+        })
+        .await
+}

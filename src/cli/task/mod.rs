@@ -1,0 +1,80 @@
+//! Commands about running tasks: `run`, `exec`, `attach`, `logs`, `wait`, `ps`, `kill`, `stop`, `pause`, `resume`.
+
+pub(crate) mod attach;
+pub(crate) mod exec;
+pub(crate) mod interrupt;
+pub(crate) mod logs;
+pub(crate) mod ps;
+mod remove;
+pub(crate) mod run;
+mod session;
+mod signals;
+mod start_failure;
+mod temporary;
+pub(crate) mod wait;
+
+use clap::Args;
+use portlayer::element::{Body, ElementId, Kind};
+
+use super::context::{Context, OpenNode, usage};
+use super::failure::{Failure, fail};
+pub(crate) use remove::executor as remove_executor;
+
+/// Which task of which executor.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TaskArg {
+    /// The executor
+    executor: String,
+    /// The task; may be left out when the executor has only one
+    task: Option<String>,
+}
+
+impl TaskArg {
+    /// The ids.
+    async fn resolve(
+        &self,
+        node: &OpenNode,
+        context: &Context,
+    ) -> Result<(ElementId, ElementId), Failure> {
+        let executor = usage(context.names().of_kind(Kind::Executor, &self.executor))?;
+        let task = match &self.task {
+            Some(text) => usage(context.names().of_kind(Kind::Task, text))?,
+            None => only_task(node, &executor).await?,
+        };
+        Ok((executor, task))
+    }
+}
+
+/// The task of an executor that has one.
+async fn only_task(node: &OpenNode, executor: &ElementId) -> Result<ElementId, Failure> {
+    let tasks = tasks(node, executor).await?;
+    match tasks.as_slice() {
+        [task] => Ok(task.clone()),
+        [] => Err(Failure::usage(format!("{executor} has no task"))),
+        several => {
+            let names: Vec<_> = several.iter().map(ElementId::as_str).collect();
+            Err(Failure::usage(format!(
+                "{executor} has several tasks, say which: {}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// The tasks that take or took part in an executor.
+async fn tasks(node: &OpenNode, executor: &ElementId) -> Result<Vec<ElementId>, Failure> {
+    let element = node.layer().read(executor).await.map_err(fail)?;
+    let Body::Executor(body) = element.body else {
+        return Err(Failure::usage(format!("{executor} is no executor")));
+    };
+    let composition = body.composition;
+    let mut tasks: Vec<ElementId> = composition
+        .joined
+        .into_keys()
+        .filter(|id| id.kind() == Kind::Task)
+        .chain(composition.runs.into_keys())
+        .collect();
+    tasks.sort();
+    tasks.dedup();
+    Ok(tasks)
+}
