@@ -234,9 +234,15 @@ async fn on_node(command: Command, context: &Context) -> Outcome {
         Command::Compose(args) => compose::run(args, context).await,
         Command::Ps(args) => task::ps::run(args, context).await,
         Command::Logs(args) => task::logs::run(args, context).await,
-        Command::Exec(args) => task::exec::run(args, context).await.map_err(Failure::of_own),
-        Command::Attach(args) => task::attach::run(args, context).await.map_err(Failure::of_own),
-        Command::Wait(args) => task::wait::run(args, context).await.map_err(Failure::of_own),
+        Command::Exec(args) => task::exec::run(args, context)
+            .await
+            .map_err(Failure::of_own),
+        Command::Attach(args) => task::attach::run(args, context)
+            .await
+            .map_err(Failure::of_own),
+        Command::Wait(args) => task::wait::run(args, context)
+            .await
+            .map_err(Failure::of_own),
         Command::Kill(args) => task::interrupt::kill(args, context).await,
         Command::Stop(args) => task::interrupt::stop(args, context).await,
         Command::Pause(args) => task::interrupt::pause(args, context).await,

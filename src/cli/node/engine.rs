@@ -40,7 +40,9 @@ enum Verb {
 pub(crate) async fn run(args: EngineArgs, context: &Context) -> Outcome {
     let config = context.config();
     if config.engine.mode == EngineMode::System {
-        return Err(Failure::usage("the system's containerd is not ours to manage"));
+        return Err(Failure::usage(
+            "the system's containerd is not ours to manage",
+        ));
     }
     match args.verb {
         Verb::Status { output } => {

@@ -42,9 +42,9 @@ pub(crate) async fn run(args: LedgerArgs, context: &Context) -> Outcome {
 async fn export(to: Option<PathBuf>, context: &Context) -> Outcome {
     let ledger = super::open_ledger(context).await?;
     let out: Box<dyn Write + Send> = match &to {
-        Some(path) => Box::new(BufWriter::new(std::fs::File::create_new(path).map_err(|error| {
-            Failure::from(error).context(format!("creating {} failed", path.display()))
-        })?)),
+        Some(path) => Box::new(BufWriter::new(std::fs::File::create_new(path).map_err(
+            |error| Failure::from(error).context(format!("creating {} failed", path.display())),
+        )?)),
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
     match ledger.export(out).await {

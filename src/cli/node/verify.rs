@@ -23,7 +23,10 @@ pub(crate) async fn run(args: VerifyArgs, context: &Context) -> Outcome {
     let mut lines: Vec<(String, Vec<u8>)> = vec![
         ("state".to_owned(), verdict.into()),
         ("records".to_owned(), report.records.to_string().into()),
-        ("audit rows".to_owned(), report.audit_rows.to_string().into()),
+        (
+            "audit rows".to_owned(),
+            report.audit_rows.to_string().into(),
+        ),
         ("audit chains".to_owned(), report.chains.to_string().into()),
         ("events".to_owned(), report.events.to_string().into()),
     ];
@@ -35,12 +38,19 @@ pub(crate) async fn run(args: VerifyArgs, context: &Context) -> Outcome {
         lines.push(("broken audit log".to_owned(), text.into()));
     }
     for link in &report.dangling {
-        let text = format!("{} of {} to {}: {} is missing", link.index, link.first, link.second, link.missing);
+        let text = format!(
+            "{} of {} to {}: {} is missing",
+            link.index, link.first, link.second, link.missing
+        );
         lines.push(("dangling link".to_owned(), text.into()));
     }
     if report.heads_match == Some(false) {
         lines.push(("audit logs".to_owned(), "whole rows are missing".into()));
     }
     context.out(args.output).one(&report, verdict, &lines)?;
-    Ok(if report.is_clean() { Exit::OK } else { Exit(12) })
+    Ok(if report.is_clean() {
+        Exit::OK
+    } else {
+        Exit(12)
+    })
 }

@@ -25,7 +25,11 @@ pub(crate) fn run(args: &VersionArgs, context: &Context) -> Outcome {
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
         target: std::env::consts::ARCH,
-        profile: if cfg!(debug_assertions) { "debug" } else { "release" },
+        profile: if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        },
     };
     let lines = [
         ("version", version.version),
