@@ -1,7 +1,7 @@
 //! Which locations can be used right now.
 //!
-//! Every location with a store is probed at open, then every ten seconds, and at once when a call finds it away. A
-//! probe that does not answer in time counts as away and is left waiting, so a hung network mount holds one probe and
+//! Every location with a store is probed at open, then every ten seconds (every second while it is away), and at once
+//! when a call finds it away. A probe that does not answer in time counts as away and is left waiting, so a hung network mount holds one probe and
 //! nothing else. Elements of a location that is away can be read (their state says so), not used.
 
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ use crate::store::{Location, Store, StoreError};
 
 /// Time between two probes of a location.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// The same while it is away.
+const INTERVAL_AWAY: Duration = Duration::from_secs(1);
 /// Time a probe has to answer.
 const DEADLINE: Duration = Duration::from_secs(3);
 
@@ -104,8 +106,12 @@ async fn keep_watching(shared: Weak<Shared>, location: Location, mut probe: Prob
         return;
     };
     loop {
+        let away = shared
+            .upgrade()
+            .is_none_or(|shared| shared.health.check(&location.name).is_err());
+        let interval = if away { INTERVAL_AWAY } else { INTERVAL };
         tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(interval) => {}
             () = suspicion.notified() => {}
         }
         if shared.strong_count() == 0 {

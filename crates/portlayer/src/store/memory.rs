@@ -249,9 +249,9 @@ impl Store for MemoryStore {
     }
 
     fn shares_backing(&self, parent: &Record) -> bool {
-        self.content(&parent.id).is_some()
-            || crate::element::store_keys(&parent.body)
-                .is_some_and(|keys| keys.contains_key("memory"))
+        crate::element::store_keys(&parent.body)
+            .and_then(|keys| keys.get("memory"))
+            .is_some_and(|digest| self.lock().bytes.contains_key(digest))
     }
 
     async fn attach(

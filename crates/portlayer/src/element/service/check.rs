@@ -89,7 +89,7 @@ impl PortLayer {
                 return Err(invalid("the location does not support such a parent"));
             }
         }
-        if parent.kind() == Kind::Volume && data {
+        if id.kind() == Kind::Volume && data && !builtin::is_scratch(parent) {
             return Err(invalid(
                 "a volume is made from a parent or from data, not both",
             ));

@@ -138,3 +138,6 @@ impl PortLayer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
