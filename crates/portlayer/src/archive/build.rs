@@ -144,7 +144,7 @@ impl TarBuilder {
         put(100, format!("{mode:07o}\0").as_bytes(), 8);
         put(108, format!("{:07o}\0", self.owner.0).as_bytes(), 8);
         put(116, format!("{:07o}\0", self.owner.1).as_bytes(), 8);
-        put(124, format!("{size:011o}\0").as_bytes(), 12);
+        put(124, &size_field(size), 12);
         put(136, format!("{:011o}\0", self.mtime).as_bytes(), 12);
         put(148, b"        ", 8);
         put(156, &[flag], 1);
@@ -169,5 +169,30 @@ impl TarBuilder {
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes.resize(self.bytes.len() + 1024, 0);
         self.bytes
+    }
+}
+
+/// Octal text while it fits (8 GiB), GNU's base-256 above.
+fn size_field(size: u64) -> Vec<u8> {
+    if size < 1 << 33 {
+        return format!("{size:011o}\0").into_bytes();
+    }
+    [&[0x80, 0, 0, 0][..], &size.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{Limits, TarReader};
+
+    #[test]
+    fn sizes_of_eight_gibibytes_and_more_are_read_back() {
+        for size in [0, 1, (1 << 33) - 1, 1 << 33, 1 << 40] {
+            let header = TarBuilder::new()
+                .raw_sized(b'0', b"big", b"", 0o644, size, b"")
+                .unfinished();
+            let mut reader = TarReader::new(header.as_slice(), Limits::default()).unwrap();
+            assert_eq!(reader.next_entry().unwrap().unwrap().size, size);
+        }
     }
 }
