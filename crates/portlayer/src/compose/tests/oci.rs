@@ -70,14 +70,25 @@ fn a_plain_container_has_exactly_this() {
     let keys: Vec<_> = plain.as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys, ["hostname", "linux", "mounts", "ociVersion", "root"]);
     assert_eq!(plain["hostname"], "build-1");
-    assert_eq!(plain["root"], json!({ "path": "rootfs", "readonly": false }));
+    assert_eq!(
+        plain["root"],
+        json!({ "path": "rootfs", "readonly": false })
+    );
     assert_eq!(
         names(&plain, "/linux/namespaces", "type"),
         ["pid", "ipc", "uts", "mount", "network"]
     );
     assert_eq!(
         names(&plain, "/mounts", "destination"),
-        ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"]
+        [
+            "/proc",
+            "/dev",
+            "/dev/pts",
+            "/dev/shm",
+            "/dev/mqueue",
+            "/sys",
+            "/sys/fs/cgroup"
+        ]
     );
     assert_eq!(plain["linux"]["maskedPaths"].as_array().unwrap().len(), 12);
     assert_eq!(plain["linux"]["readonlyPaths"].as_array().unwrap().len(), 5);
@@ -87,7 +98,10 @@ fn a_plain_container_has_exactly_this() {
     );
     for read_only in ["/sys", "/sys/fs/cgroup"] {
         let mounts = plain["mounts"].as_array().unwrap();
-        let mount = mounts.iter().find(|mount| mount["destination"] == read_only).unwrap();
+        let mount = mounts
+            .iter()
+            .find(|mount| mount["destination"] == read_only)
+            .unwrap();
         let options = mount["options"].as_array().unwrap();
         assert!(options.contains(&json!("ro")), "{read_only}");
     }
@@ -102,7 +116,10 @@ fn what_is_asked_for_changes_only_its_place() {
     );
     let named = document(|r| r.spec.hostname = Some("box".into()), false);
     assert_eq!(named["hostname"], "box");
-    let read_only = document(|r| r.root.as_mut().unwrap().access = Access::ReadOnly, false);
+    let read_only = document(
+        |r| r.root.as_mut().unwrap().access = Access::ReadOnly,
+        false,
+    );
     assert_eq!(read_only["root"]["readonly"], true);
     let limited = document(
         |r| {
@@ -115,8 +132,14 @@ fn what_is_asked_for_changes_only_its_place() {
     );
     let resources = &limited["linux"]["resources"];
     // No swap unless it is asked for: memory and swap together are no more than memory.
-    assert_eq!(resources["memory"], json!({ "limit": 67_108_864, "swap": 67_108_864 }));
-    assert_eq!(resources["cpu"], json!({ "shares": 512, "quota": 50_000, "period": 100_000 }));
+    assert_eq!(
+        resources["memory"],
+        json!({ "limit": 67_108_864, "swap": 67_108_864 })
+    );
+    assert_eq!(
+        resources["cpu"],
+        json!({ "shares": 512, "quota": 50_000, "period": 100_000 })
+    );
     assert_eq!(resources["pids"]["limit"], 20);
     let swapping = document(
         |r| {
@@ -129,29 +152,54 @@ fn what_is_asked_for_changes_only_its_place() {
     let privileged = document(|r| r.spec.isolation.privileged = true, false);
     assert!(privileged["linux"].get("maskedPaths").is_none());
     assert!(privileged["linux"].get("readonlyPaths").is_none());
-    assert_eq!(privileged["linux"]["resources"]["devices"][0]["allow"], true);
+    assert_eq!(
+        privileged["linux"]["resources"]["devices"][0]["allow"],
+        true
+    );
 }
 
 #[test]
 fn a_process_gets_its_environment_in_order_and_no_more() {
     let mut task = task();
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    task.env = vec![pair("A", "image"), pair("B", "image"), pair("A", "task"), pair("KEY", "task")];
+    task.env = vec![
+        pair("A", "image"),
+        pair("B", "image"),
+        pair("A", "task"),
+        pair("KEY", "task"),
+    ];
     task.secrets = vec![Secret {
         name: "KEY".into(),
         value: "secret".into(),
     }];
     let plain = process(&task, &Isolation::default());
-    let env: Vec<&str> = plain["env"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let env: Vec<&str> = plain["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     assert_eq!(env[1..], ["HOME=/root", "B=image", "A=task", "KEY=secret"]);
     assert!(env[0].starts_with("PATH=/usr/local/sbin:"));
     assert_eq!(plain["args"], json!(["/bin/true"]));
     assert_eq!(plain["cwd"], "/work");
     assert_eq!(plain["user"]["additionalGids"], json!([7]));
     assert_eq!(plain["noNewPrivileges"], true);
-    assert_eq!(plain["rlimits"], json!([{ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524_288 }]));
-    assert_eq!(plain["capabilities"]["bounding"].as_array().unwrap().len(), 10);
-    for absent in ["apparmorProfile", "selinuxLabel", "oomScoreAdj", "scheduler", "consoleSize"] {
+    assert_eq!(
+        plain["rlimits"],
+        json!([{ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524_288 }])
+    );
+    assert_eq!(
+        plain["capabilities"]["bounding"].as_array().unwrap().len(),
+        10
+    );
+    for absent in [
+        "apparmorProfile",
+        "selinuxLabel",
+        "oomScoreAdj",
+        "scheduler",
+        "consoleSize",
+    ] {
         assert!(plain.get(absent).is_none(), "{absent}");
     }
 }
@@ -173,12 +221,21 @@ fn a_user_holds_no_capability_and_a_terminal_is_named() {
     for set in ["effective", "permitted", "inheritable", "ambient"] {
         assert_eq!(user["capabilities"][set], json!([]), "{set}");
     }
-    assert_eq!(user["rlimits"], json!([{ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 20 }]));
+    assert_eq!(
+        user["rlimits"],
+        json!([{ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 20 }])
+    );
     let isolation = Isolation {
         privileged: true,
         ..Isolation::default()
     };
     let privileged = process(&self::task(), &isolation);
     assert_eq!(privileged["noNewPrivileges"], false);
-    assert_eq!(privileged["capabilities"]["effective"].as_array().unwrap().len(), 41);
+    assert_eq!(
+        privileged["capabilities"]["effective"]
+            .as_array()
+            .unwrap()
+            .len(),
+        41
+    );
 }
