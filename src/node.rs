@@ -1,6 +1,6 @@
 //! A node: a configuration becomes a private engine, its stores and a port layer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,17 +55,6 @@ pub enum LocationFault {
     /// Its NFS address.
     #[error(transparent)]
     Nfs(#[from] NfsTargetError),
-}
-
-/// Why a node cannot be closed.
-#[derive(Debug, Error)]
-pub enum CloseError {
-    /// Something still uses the port layer.
-    #[error(transparent)]
-    InUse(#[from] portlayer::StillInUse),
-    /// containerd or what it left cannot be removed.
-    #[error("the engine cannot be ended")]
-    Engine(#[from] EngineError),
 }
 
 /// An open node: the port layer and the private containerd it stands on.
@@ -134,21 +123,14 @@ impl Node {
         self.runtime.info().await
     }
 
-    /// Closes the port layer and leaves containerd and every task running.
-    pub async fn close(self) -> Result<(), CloseError> {
-        Ok(self.port_layer.close().await?)
-    }
-
     /// Kills every task, ends containerd and keeps the data: elements, images, volumes, logs.
-    pub async fn halt(self) -> Result<(), CloseError> {
-        self.port_layer.close().await?;
-        Ok(self.runtime.halt().await?)
+    pub async fn halt(self) -> Result<(), EngineError> {
+        self.runtime.halt().await
     }
 
     /// Kills every task, ends containerd and removes the data directory with everything in it.
-    pub async fn remove(self) -> Result<(), CloseError> {
-        self.port_layer.close().await?;
-        Ok(self.runtime.stop().await?)
+    pub async fn remove(self) -> Result<(), EngineError> {
+        self.runtime.stop().await
     }
 }
 
@@ -169,7 +151,7 @@ fn store_of(
             connection.clone(),
             ImageStoreConfig {
                 location: name.clone(),
-                staging: data.join("staging").join(name),
+                staging: private_directory(data.join("staging").join(name))?,
                 space: data.to_owned(),
                 limits: ImageLimits::default(),
             },
@@ -204,4 +186,16 @@ fn store_of(
             nfs.clone(),
         )),
     }))
+}
+
+/// Makes a directory only we can look into. Idempotent.
+fn private_directory(path: PathBuf) -> Result<PathBuf, StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map_err(|source| StoreError::Backend {
+        verb: "make directory",
+        object: path.display().to_string(),
+        source: Box::new(source),
+    })?;
+    Ok(path)
 }

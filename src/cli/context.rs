@@ -48,9 +48,7 @@ impl Context {
     where
         F: AsyncFnOnce(&OpenNode) -> Outcome,
     {
-        let node = OpenNode {
-            node: portlayer_node::open(self.config()).await?,
-        };
+        let node = self.open().await?;
         let outcome = command(&node).await;
         let closed = node.close().await;
         // What the command says goes first.
@@ -59,11 +57,19 @@ impl Context {
         Ok(exit)
     }
 
+    /// Opens the node. The audit log names the user who called.
+    async fn open(&self) -> Result<OpenNode, Failure> {
+        let node = portlayer_node::open(self.config()).await?;
+        let actor = format!("uid {}", nix::unistd::Uid::current());
+        Ok(OpenNode {
+            layer: node.port_layer.with_actor(&actor),
+            node,
+        })
+    }
+
     /// Ends a private engine; with `force` although something runs in it.
     pub(crate) async fn stop_engine(&self, force: bool) -> Outcome {
-        let node = OpenNode {
-            node: portlayer_node::open(self.config()).await?,
-        };
+        let node = self.open().await?;
         if !force && !node.is_idle().await? {
             return Err(Failure::new(
                 ErrorKind::FailedPrecondition,
@@ -83,13 +89,14 @@ impl Context {
 
 /// The node, opened by this process.
 pub(crate) struct OpenNode {
+    layer: PortLayer,
     node: portlayer_node::Node,
 }
 
 impl OpenNode {
     /// Its port layer.
     pub(crate) fn layer(&self) -> &PortLayer {
-        &self.node.port_layer
+        &self.layer
     }
 
     /// Versions and abilities of its engine.

@@ -22,6 +22,7 @@ mod parts;
 mod place;
 mod probe;
 mod process;
+mod rlimits;
 mod root;
 pub mod snapshot;
 mod status;

@@ -1,5 +1,6 @@
 //! Commands about the node as a whole: its ledger, its engine, what it is.
 
+pub(crate) mod audit;
 pub(crate) mod engine;
 pub(crate) mod events;
 pub(crate) mod history;

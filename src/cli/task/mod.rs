@@ -14,6 +14,7 @@ mod temporary;
 pub(crate) mod wait;
 
 use clap::Args;
+use portlayer::compose::Composition;
 use portlayer::element::{Body, ElementId, Kind};
 
 use super::context::{Context, OpenNode, usage};
@@ -45,9 +46,14 @@ impl TaskArg {
     }
 }
 
-/// The task of an executor that has one.
+/// The task of an executor that has one; tasks that took part once count only when none does now.
 async fn only_task(node: &OpenNode, executor: &ElementId) -> Result<ElementId, Failure> {
-    let tasks = tasks(node, executor).await?;
+    let composition = composition(node, executor).await?;
+    let joined = composition.joined.into_keys();
+    let mut tasks: Vec<_> = joined.filter(|id| id.kind() == Kind::Task).collect();
+    if tasks.is_empty() {
+        tasks = composition.runs.into_keys().collect();
+    }
     match tasks.as_slice() {
         [task] => Ok(task.clone()),
         [] => Err(Failure::usage(format!("{executor} has no task"))),
@@ -63,11 +69,7 @@ async fn only_task(node: &OpenNode, executor: &ElementId) -> Result<ElementId, F
 
 /// The tasks that take or took part in an executor.
 async fn tasks(node: &OpenNode, executor: &ElementId) -> Result<Vec<ElementId>, Failure> {
-    let element = node.layer().read(executor).await.map_err(fail)?;
-    let Body::Executor(body) = element.body else {
-        return Err(Failure::usage(format!("{executor} is no executor")));
-    };
-    let composition = body.composition;
+    let composition = composition(node, executor).await?;
     let mut tasks: Vec<ElementId> = composition
         .joined
         .into_keys()
@@ -77,4 +79,12 @@ async fn tasks(node: &OpenNode, executor: &ElementId) -> Result<Vec<ElementId>, 
     tasks.sort();
     tasks.dedup();
     Ok(tasks)
+}
+
+async fn composition(node: &OpenNode, executor: &ElementId) -> Result<Composition, Failure> {
+    let element = node.layer().read(executor).await.map_err(fail)?;
+    match element.body {
+        Body::Executor(body) => Ok(body.composition),
+        _ => Err(Failure::usage(format!("{executor} is no executor"))),
+    }
 }

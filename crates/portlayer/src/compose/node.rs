@@ -177,11 +177,6 @@ impl Composer {
         None
     }
 
-    /// Executors with a driver.
-    pub(crate) fn live(&self) -> Vec<ElementId> {
-        self.seats().keys().cloned().collect()
-    }
-
     fn clone_weak(&self) -> Seats {
         Seats(Arc::downgrade(&self.seats))
     }

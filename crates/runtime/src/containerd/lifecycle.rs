@@ -25,6 +25,7 @@ use crate::{
     process::{self, Name},
     root::{self, blocking, error_text},
     status::Word,
+    rlimits,
     users::{self, UserError},
 };
 
@@ -92,6 +93,7 @@ fn with_user(plan: &ProcessPlan, place: &ContainerPlace) -> Result<Process, Runt
         environment.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
         process.set_env(Some(environment));
     }
+    rlimits::fit(&mut process);
     Ok(process)
 }
 

@@ -3,7 +3,6 @@
 mod faults;
 mod hostile;
 mod life;
-mod oci;
 mod races;
 mod recovery;
 mod support;
