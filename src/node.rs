@@ -191,7 +191,10 @@ fn store_of(
 /// Makes a directory only we can look into. Idempotent.
 fn private_directory(path: PathBuf) -> Result<PathBuf, StoreError> {
     use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&path);
     made.map_err(|source| StoreError::Backend {
         verb: "make directory",
         object: path.display().to_string(),

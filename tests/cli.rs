@@ -29,7 +29,15 @@ impl Node {
             .unwrap()
             .write_layout(&layout)
             .unwrap();
-        node.ok(&["image", "create", "busybox", "--from", layout.to_str().unwrap(), "--rw", "team=a"]);
+        node.ok(&[
+            "image",
+            "create",
+            "busybox",
+            "--from",
+            layout.to_str().unwrap(),
+            "--rw",
+            "team=a",
+        ]);
         node
     }
 
@@ -94,7 +102,11 @@ fn read_until(child: &mut Child, text: &str) {
     let stdout = child.stdout.as_mut().unwrap();
     let (mut seen, mut byte) = (Vec::new(), [0]);
     while !String::from_utf8_lossy(&seen).contains(text) {
-        assert_eq!(stdout.read(&mut byte).unwrap(), 1, "the output ended before {text:?}");
+        assert_eq!(
+            stdout.read(&mut byte).unwrap(),
+            1,
+            "the output ended before {text:?}"
+        );
         seen.push(byte[0]);
     }
 }
@@ -114,7 +126,12 @@ fn run_mirrors_the_task() {
     ] {
         let args: Vec<_> = ["run"].iter().chain(args).copied().collect();
         let output = node.run(&args);
-        assert_eq!(code(&output), Some(expected), "{args:?}: {}", shown(&output));
+        assert_eq!(
+            code(&output),
+            Some(expected),
+            "{args:?}: {}",
+            shown(&output)
+        );
     }
     // All of them were temporary.
     assert_eq!(node.ok(&["executor", "ls", "-a", "-q"]), "");
@@ -148,7 +165,11 @@ fn bytes_go_to_the_right_stream_unchanged() {
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();
     assert!(output.status.success());
-    assert!(output.stdout == input, "{} bytes came back", output.stdout.len());
+    assert!(
+        output.stdout == input,
+        "{} bytes came back",
+        output.stdout.len()
+    );
 }
 
 #[test]
@@ -157,17 +178,46 @@ fn flags_reach_the_task() {
     node.ok(&["volume", "create", "data"]);
     let script = "echo $A $(pwd) $(id -u):$(id -g) $(hostname); echo kept > /data/f; touch /t/x && echo tmpfs";
     let output = node.ok(&[
-        "run", "-e", "A=b", "-w", "/tmp", "-u", "0:5", "--hostname", "box", "-v", "data:/data", "--tmpfs", "/t:size=1m",
-        "busybox", "sh", "-c", script,
+        "run",
+        "-e",
+        "A=b",
+        "-w",
+        "/tmp",
+        "-u",
+        "0:5",
+        "--hostname",
+        "box",
+        "-v",
+        "data:/data",
+        "--tmpfs",
+        "/t:size=1m",
+        "busybox",
+        "sh",
+        "-c",
+        script,
     ]);
     assert_eq!(output, "b /tmp 0:5 box\ntmpfs\n");
-    let read_only = node.ok(&["run", "--read-only", "busybox", "sh", "-c", "touch /x 2>/dev/null || echo ro"]);
+    let read_only = node.ok(&[
+        "run",
+        "--read-only",
+        "busybox",
+        "sh",
+        "-c",
+        "touch /x 2>/dev/null || echo ro",
+    ]);
     assert_eq!(read_only, "ro\n");
     // A mount point cannot be made in a read-only root: said before anything runs.
     let refused = node.run(&["run", "--read-only", "-v", "data:/data", "busybox", "true"]);
     assert_eq!(code(&refused), Some(125));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("mount target /data"), "{}", shown(&refused));
-    assert_eq!(node.ok(&["run", "-v", "data:/data:ro", "busybox", "cat", "/data/f"]), "kept\n");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("mount target /data"),
+        "{}",
+        shown(&refused)
+    );
+    assert_eq!(
+        node.ok(&["run", "-v", "data:/data:ro", "busybox", "cat", "/data/f"]),
+        "kept\n"
+    );
     let output = node.run(&["run", "-v", "data:/data:ro", "busybox", "touch", "/data/g"]);
     assert_eq!(code(&output), Some(1), "{}", shown(&output));
     // The temporary volume is gone, the other one is not.
@@ -179,7 +229,14 @@ fn a_status_file_tells_why() {
     let node = Node::new();
     let status = node.directory.join("status");
     let output = node.run(&[
-        "run", "--status-file", status.to_str().unwrap(), "--timeout", "200ms", "busybox", "sleep", "100",
+        "run",
+        "--status-file",
+        status.to_str().unwrap(),
+        "--timeout",
+        "200ms",
+        "busybox",
+        "sleep",
+        "100",
     ]);
     assert_eq!(code(&output), Some(124));
     let exit: serde_json::Value = serde_json::from_slice(&std::fs::read(&status).unwrap()).unwrap();
@@ -202,7 +259,11 @@ fn signals_are_passed_on() {
         .spawn()
         .unwrap();
     read_until(&mut child, "ready\n");
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }
 
@@ -235,10 +296,17 @@ fn a_composition_step_by_step_outlives_each_command() {
     assert!(node.run(&["engine", "status"]).status.success());
     assert_eq!(node.json(&["ps", "-o", "json"])[0]["state"], "running");
     assert_eq!(node.ok(&["exec", "box", "echo", "inside"]), "inside\n");
-    assert_eq!(code(&node.run(&["exec", "box", "sh", "-c", "exit 9"])), Some(9));
+    assert_eq!(
+        code(&node.run(&["exec", "box", "sh", "-c", "exit 9"])),
+        Some(9)
+    );
     let refused = node.run(&["rm", "image://images/busybox"]);
     assert_eq!(code(&refused), Some(5));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("executor://executors/box"), "{}", shown(&refused));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("executor://executors/box"),
+        "{}",
+        shown(&refused)
+    );
 
     node.ok(&["stop", "box"]);
     assert_eq!(code(&node.run(&["wait", "box"])), Some(4));
@@ -275,18 +343,30 @@ fn lists_filters_events_and_history() {
     let images = node.json(&["ls", "-o", "json", "-f", "label=team=a"]);
     assert_eq!(images[0]["id"], "image://images/busybox");
     assert_eq!(images.as_array().unwrap().len(), 1);
-    assert_eq!(node.ok(&["ls", "-q", "-f", "kind==image,labels.team~=^a$"]), "image://images/busybox\n");
+    assert_eq!(
+        node.ok(&["ls", "-q", "-f", "kind==image,labels.team~=^a$"]),
+        "image://images/busybox\n"
+    );
     node.ok(&["update", "image://images/busybox", "team-", "owner=me"]);
     let shown = node.json(&["show", "image://images/busybox", "-o", "json"]);
     assert_eq!(shown["rw"], serde_json::json!({"owner": "me"}));
     assert_eq!(code(&node.run(&["ls", "-f", "colour==red"])), Some(2));
 
-    let events = node.ok(&["events", "-o", "jsonl", "-f", "id==\"image://images/busybox\""]);
+    let events = node.ok(&[
+        "events",
+        "-o",
+        "jsonl",
+        "-f",
+        "id==\"image://images/busybox\"",
+    ]);
     let kinds: Vec<String> = events
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["change"].to_string())
         .collect();
-    assert_eq!(kinds, [r#""created""#, r#"{"modified":{"keys":["owner","team"]}}"#]);
+    assert_eq!(
+        kinds,
+        [r#""created""#, r#"{"modified":{"keys":["owner","team"]}}"#]
+    );
     let rows = node.json(&["history", "image://images/busybox", "-o", "json"]);
     assert_eq!(rows.as_array().unwrap().len(), 2);
     assert_eq!(rows[0]["actor"], "uid 0");
@@ -311,22 +391,39 @@ fn hostile_metadata_stays_in_its_cell() {
         let text = node.ok(args);
         let active = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
         assert!(!text.contains(active), "{args:?}: {text:?}");
-        assert!(!text.lines().any(|line| line.starts_with("image://")), "{args:?}: {text}");
+        assert!(
+            !text.lines().any(|line| line.starts_with("image://")),
+            "{args:?}: {text}"
+        );
     }
     let back = node.json(&["volume", "ls", "-o", "json"]);
-    assert_eq!(back[0]["rw"]["evil"], hostile.strip_prefix("evil=").unwrap());
+    assert_eq!(
+        back[0]["rw"]["evil"],
+        hostile.strip_prefix("evil=").unwrap()
+    );
 }
 
 #[test]
 fn volumes_go_out_and_in_again() {
     let node = Node::new();
     node.ok(&["volume", "create", "a"]);
-    node.ok(&["run", "-v", "a:/a", "busybox", "sh", "-c", "echo content > /a/file"]);
+    node.ok(&[
+        "run",
+        "-v",
+        "a:/a",
+        "busybox",
+        "sh",
+        "-c",
+        "echo content > /a/file",
+    ]);
     let tar = node.directory.join("a.tar");
     let tar = tar.to_str().unwrap();
     node.ok(&["volume", "export", "a", "-O", tar]);
     node.ok(&["volume", "create", "b", "--from", tar]);
-    assert_eq!(node.ok(&["run", "-v", "b:/b", "busybox", "cat", "/b/file"]), "content\n");
+    assert_eq!(
+        node.ok(&["run", "-v", "b:/b", "busybox", "cat", "/b/file"]),
+        "content\n"
+    );
     let wrong = format!("sha256:{}", "0".repeat(64));
     let refused = node.run(&["volume", "create", "c", "--from", tar, "--checksum", &wrong]);
     assert!(!refused.status.success());

@@ -12,9 +12,10 @@ pub(crate) fn fit(process: &mut Process) {
     if may_raise() {
         return;
     }
-    let (Ok((_, ours)), Some(mut limits)) =
-        (getrlimit(Resource::RLIMIT_NOFILE), process.rlimits().clone())
-    else {
+    let (Ok((_, ours)), Some(mut limits)) = (
+        getrlimit(Resource::RLIMIT_NOFILE),
+        process.rlimits().clone(),
+    ) else {
         return;
     };
     for limit in &mut limits {

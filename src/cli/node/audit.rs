@@ -50,7 +50,9 @@ impl Row for AuditedRow {
 pub(crate) async fn run(args: AuditArgs, context: &Context) -> Outcome {
     context
         .with_node(async |node| {
-            let report = node.layer().audit()
+            let report = node
+                .layer()
+                .audit()
                 .await
                 .map_err(|error| Failure::new(ErrorKind::Unavailable, error))?;
             let (clean, leaks) = (report.is_clean(), report.leaks().count());

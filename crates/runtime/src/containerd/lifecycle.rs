@@ -23,9 +23,9 @@ use crate::{
     exits, lease, options, parts,
     place::{ContainerPlace, ContainerRecord, ProcessPlace, ProcessRecord},
     process::{self, Name},
+    rlimits,
     root::{self, blocking, error_text},
     status::Word,
-    rlimits,
     users::{self, UserError},
 };
 
