@@ -272,10 +272,14 @@ impl Driver {
             }
             self.forget_volume(id).await;
         }
-        if deferred.is_empty() {
+        // The ends of stopped tasks were recorded meanwhile.
+        let Ok((record, body)) = self.node.executor(&self.executor) else {
+            // With its last task gone it may have been deleted at once: the commit was done.
             return Ok(result.revision);
+        };
+        if deferred.is_empty() {
+            return Ok(record.revision);
         }
-        let (record, body) = self.node.executor(&self.executor)?;
         let mut wanted = body.composition;
         let mut changes: BTreeMap<ElementId, Vec<Change>> = BTreeMap::new();
         for (id, change) in deferred {

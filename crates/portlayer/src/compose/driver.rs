@@ -104,9 +104,11 @@ impl Driver {
 
     /// Runs until nothing is live and nobody asks, or the port layer is gone.
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Command>, seats: Seats) {
+        // Someone may hold the seat without asking in the end: then ending is tried again after a while.
+        let mut rested = false;
         loop {
             let idle = self.live.is_none() && self.restarts.is_empty() && self.stoppers.is_empty();
-            if idle && self.adopted && seats.give_up(&self.executor, &asked) {
+            if idle && (self.adopted || rested) && seats.give_up(&self.executor, &asked) {
                 return;
             }
             let timer = self.next_timer();
@@ -121,8 +123,7 @@ impl Driver {
                     Some(command) => self.on_command(command).await,
                     None => return,
                 },
-                // Someone held the seat without asking in the end.
-                () = tokio::time::sleep(Duration::from_secs(1)), if idle => self.adopted = true,
+                () = tokio::time::sleep(Duration::from_secs(1)), if idle => rested = true,
             }
         }
     }
