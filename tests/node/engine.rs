@@ -1,8 +1,10 @@
 //! The engine itself: start, stop, take over, clean.
 
-use portlayer_runtime::{Engine, EngineConfig, EngineError};
+use portlayer_runtime::{
+    Engine, EngineConfig, EngineError, connection::Connection, snapshot::Snapshots,
+};
 
-use crate::support::node::Node;
+use crate::support::node::{Room, busybox};
 
 /// Processes, mounts and cgroups that name this directory or its namespace.
 fn traces(directory: &std::path::Path, namespace: &str) -> Vec<String> {
@@ -34,11 +36,10 @@ fn traces(directory: &std::path::Path, namespace: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn starts_and_leaves_nothing() {
-    let mut node = Node::start().await;
-    let directory = node.directory().to_owned();
-    let namespace = node.engine().places().namespace.clone();
-    let version = node
-        .engine()
+    let room = Room::new();
+    let engine = room.engine().await;
+    let namespace = engine.places().namespace.clone();
+    let version = engine
         .client()
         .version()
         .version(())
@@ -46,33 +47,52 @@ async fn starts_and_leaves_nothing() {
         .unwrap()
         .into_inner();
     assert!(!version.version.is_empty());
-    node.end().await;
-    assert_eq!(traces(&directory, &namespace), Vec::<String>::new());
+    engine.stop().await.unwrap();
+    assert_eq!(traces(room.directory(), &namespace), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_second_engine_on_the_directory_is_refused() {
-    let node = Node::start().await;
-    let refused = Engine::start(EngineConfig::new(node.directory())).await;
+    let room = Room::new();
+    let engine = room.engine().await;
+    let refused = Engine::start(EngineConfig::new(room.directory())).await;
     assert!(matches!(refused, Err(EngineError::InUse(_))), "{refused:?}");
     assert!(matches!(
-        Engine::clean(node.directory()),
+        Engine::clean(room.directory()),
         Err(EngineError::InUse(_))
     ));
-    node.end().await;
+    engine.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_abandoned_engine_is_taken_over_or_cleaned() {
-    let mut node = Node::start().await;
-    let namespace = node.engine().places().namespace.clone();
-    let directory = node.abandon();
-    let again = Engine::start(EngineConfig::new(&directory)).await.unwrap();
+    let room = Room::new();
+    let engine = room.engine().await;
+    let namespace = engine.places().namespace.clone();
+    drop(engine);
+    let again = room.engine().await;
     assert_eq!(again.places().namespace, namespace);
     drop(again);
-    Engine::clean(&directory).unwrap();
-    assert_eq!(traces(&directory, &namespace), Vec::<String>::new());
-    Engine::clean(&directory).unwrap();
+    Engine::clean(room.directory()).unwrap();
+    assert_eq!(traces(room.directory(), &namespace), Vec::<String>::new());
+    Engine::clean(room.directory()).unwrap();
+}
+
+#[tokio::test]
+async fn a_halted_engine_keeps_its_data() {
+    let room = Room::new();
+    let engine = room.engine().await;
+    let namespace = engine.places().namespace.clone();
+    busybox(&engine.client()).await;
+    engine.halt().await.unwrap();
+    assert_eq!(
+        traces(room.directory(), &namespace),
+        [room.directory().to_str().unwrap()]
+    );
+    let engine = room.engine().await;
+    let connection = Connection::new(engine.client(), "overlayfs");
+    assert!(Snapshots(&connection).exists("busybox").await.unwrap());
+    engine.stop().await.unwrap();
 }
 
 #[tokio::test]

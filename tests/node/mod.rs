@@ -2,4 +2,5 @@
 
 mod engine;
 mod image;
+mod process;
 mod volume;

@@ -47,7 +47,7 @@ pub(crate) fn complete(
     root.set_path(place.root());
     root.set_readonly(Some(plan.root.access == Access::ReadOnly));
     spec.set_root(Some(root));
-    spec.set_process(Some(behind_init(process, &record.token)));
+    spec.set_process(Some(behind_init(process, &record.token, plan.several)));
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     for (number, mount) in plan.mounts.iter().enumerate() {
         mounts.push(volume(mount, number, place).map_err(invalid)?);
@@ -76,8 +76,10 @@ pub(crate) fn complete(
 }
 
 /// The same process as the child of init.
-fn behind_init(mut process: Process, token: &str) -> Process {
-    let mut arguments = vec![init::TARGET.to_owned(), "--".to_owned()];
+fn behind_init(mut process: Process, token: &str, keep: bool) -> Process {
+    let mut arguments = vec![init::TARGET.to_owned()];
+    arguments.extend(keep.then(|| "--keep".to_owned()));
+    arguments.push("--".to_owned());
     arguments.extend(process.args().clone().unwrap_or_default());
     process.set_args(Some(arguments));
     let mut environment = process.env().clone().unwrap_or_default();

@@ -5,23 +5,22 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
+use nix::libc;
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, openat2},
     io::Errno,
-    mount::{
-        MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree,
-    },
+    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 
 /// Why a mount could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LiveError {
-    /// The kernel has no open_tree or move_mount (before 5.2).
+    /// The kernel has no open_tree and move_mount (5.2) or mount_setattr (5.12).
     #[error("the kernel cannot move mounts between namespaces")]
     Unsupported,
     /// The target is missing and cannot be made.
@@ -59,71 +58,63 @@ pub(crate) fn attach(
     target: &str,
     read_only: bool,
 ) -> Result<(), LiveError> {
-    let tree = open_tree(
-        rustix::fs::CWD,
-        source,
-        OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_RECURSIVE,
-    )?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(rustix::fs::CWD, source, flags)?;
+    // Before anybody sees it, so that a volume that is to be read-only is never writable.
+    restrict(&tree, read_only)?;
     let is_directory = fs::metadata(source).map_err(LiveError::Io)?.is_dir();
     inside(pid, move |root| {
         let place = open_target(root, target, is_directory)?;
-        move_mount(
-            tree.as_fd(),
-            "",
-            place.as_fd(),
-            "",
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
-        )?;
-        // The descriptor of the target is below the new mount; opened again it is the mount itself.
-        let mounted = resolve(root, target)?;
-        let path = crate::host::descriptor_path(&mounted);
-        let result = rustix::mount::mount_change(
-            &path,
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        )
-        .and_then(|()| {
-            if read_only {
-                let flags = rustix::mount::MountFlags::BIND
-                    | rustix::mount::MountFlags::RDONLY
-                    | rustix::mount::MountFlags::NOSUID
-                    | rustix::mount::MountFlags::NODEV;
-                rustix::mount::mount_remount(&path, flags, "")
-            } else {
-                let flags = rustix::mount::MountFlags::BIND
-                    | rustix::mount::MountFlags::NOSUID
-                    | rustix::mount::MountFlags::NODEV;
-                rustix::mount::mount_remount(&path, flags, "")
-            }
-        });
-        if let Err(errno) = result {
-            // Not half attached: a volume that should be read-only must not stay writable.
-            let _ = rustix::mount::unmount(&path, UnmountFlags::DETACH);
-            return Err(errno.into());
-        }
-        Ok(())
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        Ok(move_mount(tree.as_fd(), "", place.as_fd(), "", flags)?)
     })
 }
 
 /// Unmounts `target` in the mount namespace of process `pid`. A target that is not a mount is fine. Blocks.
 pub(crate) fn detach(pid: u32, target: &str) -> Result<(), LiveError> {
-    inside(pid, |root| {
-        let place = match resolve(root, target) {
-            Ok(place) => place,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
-        };
-        let path = crate::host::descriptor_path(&place);
-        // Where the place really is, after links; only a mount point may be unmounted, never what it lies on.
-        match rustix::mount::unmount(
-            fs::read_link(&path).map_err(LiveError::Io)?,
-            UnmountFlags::NOFOLLOW,
-        ) {
-            Ok(()) | Err(Errno::INVAL) => Ok(()),
+    // The thread's root is the container's, so whatever links say, nothing outside of it is reached.
+    inside(pid, |_| {
+        match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     })
+}
+
+/// Takes set-id bits, devices and, if asked, writing away from a detached tree, and cuts it off from mounts made later elsewhere.
+#[allow(unsafe_code, reason = "neither rustix nor nix wraps mount_setattr")]
+fn restrict(tree: &OwnedFd, read_only: bool) -> Result<(), LiveError> {
+    let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    if read_only {
+        attributes |= libc::MOUNT_ATTR_RDONLY;
+    }
+    let attributes = libc::mount_attr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: the path is a C string, the attributes are live and their size is given; the kernel only reads both.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    nix::errno::Errno::result(result)
+        .map(drop)
+        .map_err(|errno| match errno {
+            nix::errno::Errno::ENOSYS => LiveError::Unsupported,
+            other => LiveError::Io(other.into()),
+        })
 }
 
 /// Runs `work` in a thread that has entered the mount namespace of `pid` and has its root as root.

@@ -17,6 +17,8 @@
 pub mod fake;
 mod fake_process;
 
+pub mod suite;
+
 use std::path::PathBuf;
 use std::pin::Pin;
 

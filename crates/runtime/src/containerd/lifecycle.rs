@@ -117,14 +117,24 @@ pub(super) async fn create_container(
     let spec = blocking(move || {
         let object = || whole.executor.to_string();
         let process = with_user(&first, &place)?;
-        let record = ContainerRecord {
-            executor: whole.executor.clone(),
-            primary: first.id.name.clone(),
-            token: token()?,
+        let existing = place
+            .read()
+            .map_err(failed("read the record of", object()))?;
+        // The secret of a container that is there already must stay what its init was given.
+        let record = match existing {
+            Some(record) => record,
+            None => {
+                let record = ContainerRecord {
+                    executor: whole.executor.clone(),
+                    primary: first.id.name.clone(),
+                    token: token()?,
+                };
+                place
+                    .write(&record)
+                    .map_err(failed("make the directory of", object()))?;
+                record
+            }
         };
-        place
-            .write(&record)
-            .map_err(failed("make the directory of", object()))?;
         crate::io::make_fifo(&place.status(), 0o622)
             .map_err(failed("make the status of", object()))?;
         container::complete(

@@ -215,6 +215,18 @@ impl Containerd {
     }
 }
 
+impl Drop for Containerd {
+    /// Leaves engine and tasks as they are; whoever opens them next takes over their streams, so nothing of ours may go on.
+    fn drop(&mut self) {
+        for tracked in lock(&self.shared.tracked)
+            .drain()
+            .map(|(_, tracked)| tracked)
+        {
+            tracked.abandon();
+        }
+    }
+}
+
 fn live_error(verb: &'static str, object: &str) -> impl FnOnce(LiveError) -> RuntimeError {
     let object = object.to_owned();
     move |error| {

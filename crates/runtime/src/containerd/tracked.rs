@@ -11,7 +11,7 @@ use std::{
 };
 
 use portlayer::runtime::{ProcessExit, ProcessId, RuntimeError};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::AbortHandle};
 
 use super::Shared;
 use crate::{
@@ -43,6 +43,7 @@ pub(super) struct Tracked {
     stdin: Mutex<Option<OwnedFd>>,
     pub(super) stdin_taken: AtomicBool,
     waited_for: AtomicBool,
+    waiter: Mutex<Option<AbortHandle>>,
 }
 
 impl Tracked {
@@ -114,6 +115,7 @@ impl Tracked {
             stdin: Mutex::default(),
             stdin_taken: AtomicBool::new(false),
             waited_for: AtomicBool::new(false),
+            waiter: Mutex::default(),
         })
     }
 
@@ -208,7 +210,16 @@ impl Tracked {
     pub(super) fn wait_in_background(self: &Arc<Self>, shared: &Arc<Shared>) {
         if self.exit.borrow().is_none() && !self.waited_for.swap(true, Ordering::AcqRel) {
             let (tracked, shared) = (Arc::clone(self), Arc::clone(shared));
-            tokio::spawn(async move { tracked.wait(&shared).await });
+            let waiter = Arc::clone(&tracked);
+            let task = tokio::spawn(async move { waiter.wait(&shared).await });
+            *lock(&tracked.waiter) = Some(task.abort_handle());
+        }
+    }
+
+    /// Ends the waiting without a result, as the end of our process would.
+    pub(super) fn abandon(&self) {
+        if let Some(waiter) = lock(&self.waiter).take() {
+            waiter.abort();
         }
     }
 

@@ -177,6 +177,8 @@ impl Writer {
         let whole = index.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
         index.set_len(whole)?;
         let length = [data[0].metadata()?.len(), data[1].metadata()?.len()];
+        // A data file that was cut by somebody else is no reason to forget what comes now.
+        let indexed = [indexed[0].min(length[0]), indexed[1].min(length[1])];
         let mut writer = Writer {
             directory: directory.to_owned(),
             bounds,

@@ -51,3 +51,6 @@ pub(crate) fn open_both(path: &Path) -> io::Result<OwnedFd> {
         .open(path)?
         .into())
 }
+
+#[cfg(test)]
+mod tests;

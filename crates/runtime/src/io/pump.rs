@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -38,11 +39,12 @@ pub(crate) trait Source: Send + Sync {
     fn read(&self) -> Readiness;
 }
 
-/// The thread and what it watches. Ends when dropped.
+/// The thread and what it watches. The thread has ended when this is dropped.
 pub(crate) struct Pump {
     shared: Arc<Shared>,
     stop: OwnedFd,
     next: AtomicU64,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -66,13 +68,14 @@ impl Pump {
             sources: Mutex::new(HashMap::new()),
         });
         let thread = Arc::clone(&shared);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("portlayer-io".into())
             .spawn(move || thread.run())?;
         Ok(Pump {
             shared,
             stop,
             next: AtomicU64::new(STOP + 1),
+            thread: Some(thread),
         })
     }
 
@@ -99,7 +102,13 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        let told = rustix::io::write(&self.stop, &1u64.to_ne_bytes()).is_ok();
+        // Whoever takes over the FIFOs must not share them with this thread. It never waits for anything but its descriptors.
+        if let Some(thread) = self.thread.take()
+            && told
+        {
+            let _ = thread.join();
+        }
     }
 }
 
