@@ -5,4 +5,4 @@
 pub mod config;
 mod node;
 
-pub use node::{LocationFault, Node, OpenError, clean, open, open_with};
+pub use node::{CloseError, LocationFault, Node, OpenError, clean, open, open_with};

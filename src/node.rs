@@ -57,6 +57,17 @@ pub enum LocationFault {
     Nfs(#[from] NfsTargetError),
 }
 
+/// Why a node cannot be closed.
+#[derive(Debug, Error)]
+pub enum CloseError {
+    /// Something still uses the port layer.
+    #[error(transparent)]
+    InUse(#[from] portlayer::StillInUse),
+    /// containerd or what it left cannot be removed.
+    #[error("the engine cannot be ended")]
+    Engine(#[from] EngineError),
+}
+
 /// An open node: the port layer and the private containerd it stands on.
 ///
 /// Dropping it leaves containerd and every task running; the next [`open`] of the same data directory takes them over.
@@ -123,14 +134,21 @@ impl Node {
         self.runtime.info().await
     }
 
+    /// Closes the port layer and leaves containerd and every task running.
+    pub async fn close(self) -> Result<(), CloseError> {
+        Ok(self.port_layer.close().await?)
+    }
+
     /// Kills every task, ends containerd and keeps the data: elements, images, volumes, logs.
-    pub async fn halt(self) -> Result<(), EngineError> {
-        self.runtime.halt().await
+    pub async fn halt(self) -> Result<(), CloseError> {
+        self.port_layer.close().await?;
+        Ok(self.runtime.halt().await?)
     }
 
     /// Kills every task, ends containerd and removes the data directory with everything in it.
-    pub async fn remove(self) -> Result<(), EngineError> {
-        self.runtime.stop().await
+    pub async fn remove(self) -> Result<(), CloseError> {
+        self.port_layer.close().await?;
+        Ok(self.runtime.stop().await?)
     }
 }
 
@@ -191,10 +209,8 @@ fn store_of(
 /// Makes a directory only we can look into. Idempotent.
 fn private_directory(path: PathBuf) -> Result<PathBuf, StoreError> {
     use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&path);
+    let mut builder = std::fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(&path);
     made.map_err(|source| StoreError::Backend {
         verb: "make directory",
         object: path.display().to_string(),

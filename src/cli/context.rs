@@ -71,12 +71,14 @@ impl Context {
     pub(crate) async fn stop_engine(&self, force: bool) -> Outcome {
         let node = self.open().await?;
         if !force && !node.is_idle().await? {
+            node.close().await?;
             return Err(Failure::new(
                 ErrorKind::FailedPrecondition,
                 anyhow::anyhow!("executors run in the engine"),
             )
             .hint("stop them first (`portlayer ps`) or use --force"));
         }
+        drop(node.layer);
         node.node.halt().await?;
         Ok(Exit::OK)
     }
@@ -106,8 +108,13 @@ impl OpenNode {
 
     /// Ends a private engine nothing runs in; one in which something runs is left for the next command.
     async fn close(self) -> Result<(), Failure> {
-        if self.is_idle().await? {
-            self.node.halt().await?;
+        let idle = self.is_idle().await?;
+        let Self { layer, node } = self;
+        drop(layer);
+        if idle {
+            node.halt().await?;
+        } else {
+            node.close().await?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use portlayer::error::{
 };
 use portlayer::ledger::LedgerError;
 use portlayer::runtime::RuntimeError;
+use portlayer_node::CloseError;
 use portlayer_node::config::ConfigError;
 use portlayer_runtime::EngineError;
 
@@ -254,6 +255,15 @@ impl From<portlayer_node::OpenError> for Failure {
             Open::Engine(error) => error.into(),
             Open::Runtime(error) => fail(error),
             Open::Location { .. } => Failure::new(ErrorKind::Unavailable, error),
+        }
+    }
+}
+
+impl From<CloseError> for Failure {
+    fn from(error: CloseError) -> Self {
+        match error {
+            CloseError::Engine(error) => error.into(),
+            error @ CloseError::InUse(_) => Failure::new(ErrorKind::Internal, error),
         }
     }
 }

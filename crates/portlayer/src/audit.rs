@@ -84,8 +84,10 @@ struct Owners {
 }
 
 impl PortLayer {
-    /// Compares what is there with the ledger. Read-only; costs a listing of everything.
+    /// Compares what is there with the ledger, after containers that have ended are taken down. Costs a listing of
+    /// everything.
     pub async fn audit(&self) -> Result<AuditReport, AuditError> {
+        self.settle().await;
         let mut findings = self.shared.runtime.audit().await?;
         for location in self.shared.locations.values() {
             let Some(store) = &location.store else {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -43,6 +44,14 @@ pub enum OpenError {
     #[error("asking the engine failed")]
     Runtime(#[source] RuntimeError),
 }
+
+/// Something still holds a port layer that was to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the port layer is still in use by another clone or a stream of events")]
+pub struct StillInUse;
+
+/// How long closing waits for others to let go.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Who does what, for the audit log: an operation id and the actor's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +117,17 @@ impl PortLayer {
         layer.recover().await?;
         layer.sweep_at_open().await;
         Ok(layer)
+    }
+
+    /// Closes the port layer: tasks go on, and the next [`PortLayer::open`] takes them over. Returns when the ledger can
+    /// be opened again. Error: after ten seconds something still holds it, a clone or a stream of events.
+    pub async fn close(self) -> Result<(), StillInUse> {
+        self.settle().await;
+        let closed = self.shared.ledger.closed();
+        drop(self);
+        tokio::time::timeout(CLOSE_LIMIT, closed)
+            .await
+            .map_err(|_| StillInUse)
     }
 
     /// A clone whose calls are recorded in the audit log as made by `actor`.

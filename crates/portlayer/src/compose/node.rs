@@ -177,6 +177,11 @@ impl Composer {
         None
     }
 
+    /// Executors with a driver.
+    pub(crate) fn live(&self) -> Vec<ElementId> {
+        self.seats().keys().cloned().collect()
+    }
+
     fn clone_weak(&self) -> Seats {
         Seats(Arc::downgrade(&self.seats))
     }

@@ -148,6 +148,30 @@ impl PortLayer {
         answer.await.map_err(|_| closed())?
     }
 
+    /// Waits until every container whose tasks have ended is taken down. What runs goes on.
+    pub async fn settle(&self) {
+        for executor in self.shared.composer.live() {
+            self.settle_executor(&executor).await;
+        }
+    }
+
+    /// A container that just ended may still be being taken down.
+    async fn settle_executor(&self, executor: &ElementId) {
+        let composer = &self.shared.composer;
+        if composer.live_seat(executor).is_none() {
+            return;
+        }
+        let (reply, answer) = oneshot::channel();
+        if composer
+            .send(executor, Command::Settle { reply })
+            .await
+            .is_some()
+        {
+            // A driver that went away has nothing left to settle.
+            let _ = answer.await;
+        }
+    }
+
     /// Removes what a deleted executor left in the engine: its last container, root and logs. Called by Delete after
     /// the record is gone, never for one that runs. Idempotent.
     pub(crate) async fn remove_executor_remains(
@@ -157,20 +181,7 @@ impl PortLayer {
         let crate::element::Body::Executor(executor) = &record.body else {
             return Ok(());
         };
-        // A container that just ended may still be being taken down.
-        if self.shared.composer.live_seat(&record.id).is_some() {
-            let (reply, answer) = oneshot::channel();
-            if self
-                .shared
-                .composer
-                .send(&record.id, Command::Settle { reply })
-                .await
-                .is_some()
-            {
-                // A driver that went away has nothing left to settle.
-                let _ = answer.await;
-            }
-        }
+        self.settle_executor(&record.id).await;
         if executor.composition.generation > 0 {
             let container = ContainerId::new(&record.id, executor.composition.generation);
             self.shared.runtime.purge(&container).await?;

@@ -42,7 +42,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::event::Event;
 
@@ -86,12 +86,13 @@ pub struct Ledger {
 }
 
 struct Shared {
-    // Dropped in this order: the writer ends first, the lock goes last.
+    // Dropped in this order: the writer ends first, then the lock goes, then whoever waits for that learns of it.
     writer: writer::Writer,
     tree: sled::Tree,
     published: Arc<follow::Published>,
     path: PathBuf,
     _lock: durable::Lock,
+    open: watch::Sender<()>,
 }
 
 impl Ledger {
@@ -117,8 +118,18 @@ impl Ledger {
                 published,
                 path: config.path.clone(),
                 _lock: lock,
+                open: watch::Sender::new(()),
             }),
         })
+    }
+
+    /// Resolves when the last clone of this ledger is gone and its directory can be opened again.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut open = self.shared.open.subscribe();
+        async move {
+            // Nothing is ever sent: this ends when the sender is dropped.
+            while open.changed().await.is_ok() {}
+        }
     }
 
     /// The directory of the ledger.

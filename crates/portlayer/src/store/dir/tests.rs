@@ -106,7 +106,7 @@ async fn half_made_volumes_of_an_earlier_start_are_listed_and_swept() {
     let store = store(root.path());
     let digest = id("half").digest_hex();
     fs::create_dir(store.inner.init().join(format!("{digest}.1-0"))).unwrap();
-    assert_eq!(store.list().await.unwrap(), [digest.clone()]);
+    assert_eq!(store.list().await.unwrap(), std::slice::from_ref(&digest));
     store.sweep(&digest).await.unwrap();
     assert_eq!(store.list().await.unwrap(), Vec::<String>::new());
 }

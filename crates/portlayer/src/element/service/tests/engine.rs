@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use crate::element::ElementId;
 use crate::runtime::*;
 
-#[derive(Default)]
 pub(super) struct Idle;
 
 type Answer<T> = Result<T, RuntimeError>;

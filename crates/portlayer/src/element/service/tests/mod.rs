@@ -180,7 +180,7 @@ async fn open(
     let config = Config {
         ledger: LedgerConfig::new(directory.path().join("ledger")),
         locations: locations(images, volumes),
-        runtime: Arc::new(engine::Idle::default()),
+        runtime: Arc::new(engine::Idle),
     };
     PortLayer::open(config).await.unwrap()
 }
