@@ -11,6 +11,7 @@
 
 mod busybox;
 mod command;
+mod elements;
 mod machine;
 mod report;
 mod sample;
@@ -20,15 +21,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use report::{Group, Results, compare, svg, table};
 use tasks::{Pace, names};
 
 /// Measures the port layer side by side with what it stands on.
 #[derive(Debug, Parser)]
-#[command(name = "portlayer-bench")]
+#[command(name = "portlayer-bench", args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    probe: Option<Probe>,
     /// A few rounds only, to see that everything works
     #[arg(long)]
     quick: bool,
@@ -52,6 +55,17 @@ struct Options {
     directory: PathBuf,
 }
 
+/// What the benchmark starts itself for.
+#[derive(Debug, Subcommand)]
+enum Probe {
+    /// Opens a ledger in a process of its own
+    #[command(name = elements::probe::COMMAND, hide = true)]
+    Open {
+        /// The ledger
+        directory: PathBuf,
+    },
+}
+
 /// Parts of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -68,6 +82,20 @@ impl Options {
         self.only.is_none_or(|only| only == part)
     }
 
+    fn extent(&self) -> elements::Extent {
+        let (sizes, creates, rounds, reads): (&[u64], _, _, _) = match (self.quick, self.large) {
+            (true, _) => (&[1_000, 2_000], 100, 1, 500),
+            (false, false) => (&[1_000, 100_000], 4_000, 5, 20_000),
+            (false, true) => (&[1_000, 100_000, 1_000_000], 4_000, 5, 20_000),
+        };
+        elements::Extent {
+            sizes,
+            creates,
+            rounds,
+            reads,
+        }
+    }
+
     fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 3 } else { 25 })
     }
@@ -76,6 +104,11 @@ impl Options {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
+    if let Some(Probe::Open { directory }) = &options.probe {
+        let opened = elements::probe::open_here(directory).await?;
+        println!("{}", serde_json::to_string(&opened)?);
+        return Ok(());
+    }
     ensure!(options.rounds() > 0, "--rounds must be at least 1");
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -119,6 +152,12 @@ async fn measure(options: &Options, directory: &Path, results: &mut Results) -> 
         let stopped = node.stop().await;
         measured?;
         stopped.context("the node is not clean after the run")?;
+    }
+    if options.wants(Part::Elements) {
+        for group in elements::measure(directory, options.extent()).await? {
+            println!("{}", table::group(&group, &[]));
+            results.groups.push(group);
+        }
     }
     Ok(())
 }
@@ -200,6 +239,8 @@ fn show(options: &Options, baseline: Option<Results>, results: &Results) -> Resu
         ("task_exit_spaced", Some(names::CTR)),
         ("task_exit_back_to_back", Some(names::CTR)),
         ("task_gone_spaced", Some(names::CTR)),
+        ("element_writes", Some("create @1")),
+        ("element_access", None),
     ];
     let picture = options.output.join("latest.svg");
     std::fs::write(&picture, svg::draw(results, &shown, "throughput"))?;

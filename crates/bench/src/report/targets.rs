@@ -32,6 +32,29 @@ pub(crate) fn of(groups: &[Group]) -> Vec<Target> {
         let further = ratio(key, names::LAYER_FURTHER, names::CTR);
         at_most("a further task / ctr run --rm", 1.0 / 3.0, further);
     }
+    let sizes = groups
+        .iter()
+        .filter(|group| group.key == "element_access" || group.key == "element_open")
+        .flat_map(|group| &group.figures);
+    let create = ratio("element_writes", "create @16", "create @1");
+    targets.extend(create.map(|r| Target::at_least("durable creates, 16 writers / one", 4.0, r)));
+    for figure in sizes {
+        let bound = match figure.name.rsplit_once(" @") {
+            Some(("read", _)) => 25.0,
+            Some(("page under a prefix", _)) => 500.0,
+            Some(("open", "1000000")) => 6_000.0,
+            _ => continue,
+        };
+        let unit = if figure.name.starts_with("open") {
+            "ms"
+        } else {
+            "us"
+        };
+        let name = format!("{} elements, {unit}", figure.name);
+        targets.push(Target::at_most(&name, bound, figure.summary.median));
+    }
+    let memory = median("element_memory", "idle @100000");
+    targets.extend(memory.map(|m| Target::at_most("idle @100000 elements, MiB", 150.0, m)));
     targets
 }
 

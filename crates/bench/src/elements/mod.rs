@@ -1,0 +1,79 @@
+//! Elements through the public API on a real ledger on disk. The engine is the one in memory: no verb measured here
+//! calls it.
+
+mod access;
+pub(crate) mod probe;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use portlayer::element::{ElementId, Kind, NewElement, Spec};
+use portlayer::ledger::LedgerConfig;
+use portlayer::runtime::fake::FakeRuntime;
+use portlayer::store::{Location, Policy};
+use portlayer::task::TaskSpec;
+use portlayer::{Config, PortLayer};
+
+use crate::report::Group;
+
+/// How much to measure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// Elements in the ledger while reading and listing.
+    pub(crate) sizes: &'static [u64],
+    /// Creates per cell of the durability table.
+    pub(crate) creates: u64,
+    /// Rounds of the durability table.
+    pub(crate) rounds: usize,
+    /// Reads per size; a fiftieth as many pages.
+    pub(crate) reads: u64,
+}
+
+/// Elements per prefix.
+const PER_PREFIX: u64 = 1_000;
+const LOCATION: &str = "bench";
+
+/// Everything about elements, with the ledgers below `directory`.
+pub(crate) async fn measure(directory: &Path, extent: Extent) -> Result<Vec<Group>> {
+    let rates = write::rates(&directory.join("writers"), extent).await?;
+    let mut groups = vec![rates];
+    groups.extend(access::by_size(&directory.join("elements"), extent).await?);
+    Ok(groups)
+}
+
+/// A port layer with one location of tasks, over the ledger in `directory`.
+async fn open(directory: &Path) -> Result<PortLayer> {
+    let config = Config {
+        ledger: LedgerConfig::new(directory),
+        locations: vec![Location {
+            name: LOCATION.to_owned(),
+            kinds: vec![Kind::Task],
+            policy: Policy::ReadWrite,
+            store: None,
+        }],
+        runtime: Arc::new(FakeRuntime::new()),
+    };
+    Ok(PortLayer::open(config).await?)
+}
+
+/// The `n`th element: some prefixes hold [`PER_PREFIX`] of them each.
+fn id(n: u64) -> Result<ElementId> {
+    let name = format!("p{:05}/n{:03}", n / PER_PREFIX, n % PER_PREFIX);
+    Ok(ElementId::new(Kind::Task, LOCATION, &name)?)
+}
+
+/// A task as a scheduler would make it: a short command line and a few labels. One in ten is of the team `a`.
+fn element(id: ElementId, n: u64) -> NewElement {
+    let spec = TaskSpec {
+        argv: ["/bin/sh", "-c", "make test"].map(str::to_owned).to_vec(),
+        env: vec![("CI".to_owned(), "true".to_owned())],
+        ..TaskSpec::default()
+    };
+    let team = if n.is_multiple_of(10) { "a" } else { "b" };
+    NewElement::new(id, Spec::Task(Box::new(spec)))
+        .ro("build", n.to_string())
+        .rw("team", team)
+        .rw("note", "some forty bytes of whatever one notes")
+}
