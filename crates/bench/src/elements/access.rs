@@ -41,13 +41,14 @@ pub(super) async fn by_size(directory: &Path, extent: Extent) -> Result<Vec<Grou
     );
     let mut held = 0;
     for &size in extent.sizes {
-        let layer = open(directory).await?;
+        let opened = open(directory).await?;
+        let layer = &opened.layer;
         let ids = (held..size).map(id).collect::<Result<_>>()?;
-        all(&layer, ids, FILLERS, Write::Create).await?;
+        all(layer, ids, FILLERS, Write::Create).await?;
         held = size;
-        reads(&layer, size, extent.reads, &mut access).await?;
-        pages(&layer, size, extent.reads.div_ceil(50), &mut access).await?;
-        drop(layer);
+        reads(layer, size, extent.reads, &mut access).await?;
+        pages(layer, size, extent.reads.div_ceil(50), &mut access).await?;
+        opened.close().await?;
         let opened = probe::open_elsewhere(directory).await?;
         opening.push_single(format!("open @{size}"), opened.open_ms);
         memory.push_single(format!("idle @{size}"), opened.resident_mib);

@@ -1,20 +1,21 @@
-//! Elements through the public API on a real ledger on disk. The engine is the one in memory: no verb measured here
-//! calls it.
+//! Elements through the public API, on a real ledger on disk and over a real engine, idle meanwhile: its client is
+//! part of the port layer's memory.
 
 mod access;
 pub(crate) mod probe;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use portlayer::element::{ElementId, Kind, NewElement, Spec};
 use portlayer::ledger::LedgerConfig;
-use portlayer::runtime::fake::FakeRuntime;
 use portlayer::store::{Location, Policy};
 use portlayer::task::TaskSpec;
 use portlayer::{Config, PortLayer};
+use portlayer_runtime::{Containerd, Engine, EngineConfig};
 
 use crate::report::Group;
 
@@ -35,27 +36,67 @@ pub(crate) struct Extent {
 const PER_PREFIX: u64 = 1_000;
 const LOCATION: &str = "bench";
 
-/// Everything about elements, with the ledgers below `directory`.
+/// Everything about elements, with ledgers and engine below `directory`.
 pub(crate) async fn measure(directory: &Path, extent: Extent) -> Result<Vec<Group>> {
-    let rates = write::rates(&directory.join("writers"), extent).await?;
-    let mut groups = vec![rates];
-    groups.extend(access::by_size(&directory.join("elements"), extent).await?);
-    Ok(groups)
+    let measured = async {
+        let rates = write::rates(&directory.join("writers"), extent).await?;
+        let mut groups = vec![rates];
+        groups.extend(access::by_size(&directory.join("elements"), extent).await?);
+        anyhow::Ok(groups)
+    };
+    let measured = tokio::select! {
+        measured = measured => measured,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    // Whatever happened, also in a process of ours that was ended: no engine stays.
+    for part in ["writers", "elements"] {
+        Engine::clean(&engine(&directory.join(part)))?;
+    }
+    measured
 }
 
-/// A port layer with one location of tasks, over the ledger in `directory`.
-async fn open(directory: &Path) -> Result<PortLayer> {
+fn engine(directory: &Path) -> PathBuf {
+    directory.join("engine")
+}
+
+/// An open port layer.
+struct Opened {
+    layer: PortLayer,
+    runtime: Arc<Containerd>,
+    /// What opening it took, without the start of the engine.
+    took: Duration,
+}
+
+/// Opens a port layer with one location of tasks, ledger and engine in `directory`.
+async fn open(directory: &Path) -> Result<Opened> {
+    let engine = Engine::start(EngineConfig::new(engine(directory))).await?;
+    let runtime = Arc::new(Containerd::open(engine).await?);
     let config = Config {
-        ledger: LedgerConfig::new(directory),
+        ledger: LedgerConfig::new(directory.join("ledger")),
         locations: vec![Location {
             name: LOCATION.to_owned(),
             kinds: vec![Kind::Task],
             policy: Policy::ReadWrite,
             store: None,
         }],
-        runtime: Arc::new(FakeRuntime::new()),
+        runtime: runtime.clone(),
     };
-    Ok(PortLayer::open(config).await?)
+    let start = Instant::now();
+    let layer = PortLayer::open(config).await?;
+    Ok(Opened {
+        layer,
+        runtime,
+        took: start.elapsed(),
+    })
+}
+
+impl Opened {
+    /// Closes the ledger and removes the engine.
+    async fn close(self) -> Result<()> {
+        drop(self.layer);
+        self.runtime.stop().await?;
+        Ok(())
+    }
 }
 
 /// The `n`th element: some prefixes hold [`PER_PREFIX`] of them each.

@@ -1,7 +1,7 @@
 //! Open time and idle memory, seen in a fresh process that does nothing else.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -24,16 +24,14 @@ pub(crate) struct Opened {
 /// Opens the port layer over the ledger in `directory` and stays idle for a moment. To be called in a process of
 /// its own.
 pub(crate) async fn open_here(directory: &Path) -> Result<Opened> {
-    let start = Instant::now();
-    let layer = super::open(directory).await?;
-    let open_ms = millis(start.elapsed());
+    let opened = super::open(directory).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let resident_mib = resident_mib()?;
-    drop(layer);
-    Ok(Opened {
-        open_ms,
-        resident_mib,
-    })
+    let said = Opened {
+        open_ms: millis(opened.took),
+        resident_mib: resident_mib()?,
+    };
+    opened.close().await?;
+    Ok(said)
 }
 
 /// Does that in a process of its own.

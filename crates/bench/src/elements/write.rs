@@ -18,7 +18,8 @@ const WRITERS: [usize; 4] = [1, 4, 16, 64];
 
 /// Creates and updates per second. Group commit is what makes many writers faster than one.
 pub(super) async fn rates(directory: &Path, extent: Extent) -> Result<Group> {
-    let layer = open(directory).await?;
+    let opened = open(directory).await?;
+    let layer = &opened.layer;
     let mut group = Group::new(
         "element_writes",
         "Durable writes per second, by writers at once",
@@ -38,12 +39,13 @@ pub(super) async fn rates(directory: &Path, extent: Extent) -> Result<Group> {
             let ids: Vec<ElementId> = (0..extent.creates)
                 .map(|n| ElementId::new(Kind::Task, LOCATION, &format!("r{round}/w{writers}/n{n}")))
                 .collect::<Result<_, _>>()?;
-            let took = all(&layer, ids.clone(), writers, Write::Create).await?;
+            let took = all(layer, ids.clone(), writers, Write::Create).await?;
             creates[at].push(per_second(extent.creates, took)?);
-            let took = all(&layer, ids, writers, Write::Update).await?;
+            let took = all(layer, ids, writers, Write::Update).await?;
             updates[at].push(per_second(extent.creates, took)?);
         }
     }
+    opened.close().await?;
     for (what, rates) in [("create", creates), ("update", updates)] {
         for (writers, rates) in WRITERS.iter().zip(rates) {
             group.push(format!("{what} @{writers}"), &rates)?;
