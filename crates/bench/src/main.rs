@@ -134,6 +134,9 @@ async fn main() -> Result<()> {
         results.commit,
         table::machine(&results.machine)
     );
+    if cfg!(debug_assertions) {
+        println!("CAUTION: a debug build; its figures say nothing");
+    }
     measure(&options, directory.path(), &mut results).await?;
     directory.close()?;
     results.targets = report::targets::of(&results.groups);

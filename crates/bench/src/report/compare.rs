@@ -32,13 +32,14 @@ pub(crate) fn read(path: &Path) -> Result<Results> {
     serde_json::from_slice(&text).with_context(|| format!("{} holds no results", path.display()))
 }
 
-/// Keeps the results under their commit and as the latest; returns the paths.
-pub(crate) fn write(directory: &Path, results: &Results) -> Result<[PathBuf; 2]> {
+/// Keeps the results as the latest and, when they are worth comparing with, under their commit; returns the paths.
+pub(crate) fn write(directory: &Path, results: &Results, keep: bool) -> Result<Vec<PathBuf>> {
     let text = serde_json::to_vec_pretty(results)?;
-    let paths = [
-        directory.join(format!("{}.json", results.commit)),
-        directory.join("latest.json"),
-    ];
+    let mut names = vec!["latest.json".to_owned()];
+    if keep {
+        names.push(format!("{}.json", results.commit));
+    }
+    let paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
     for path in &paths {
         std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     }
