@@ -247,12 +247,12 @@ fn show(options: &Options, baseline: Option<Results>, results: &Results) -> Resu
     ];
     let picture = options.output.join("latest.svg");
     std::fs::write(&picture, svg::draw(results, &shown, "throughput"))?;
-    let [kept, _] = compare::write(&options.output, results)?;
-    println!(
-        "\nkept in {}, drawn in {}",
-        kept.display(),
-        picture.display()
-    );
+    // A few rounds or unoptimised code are nothing to compare a later run with.
+    let keep = !options.quick && options.only.is_none() && !cfg!(debug_assertions);
+    for path in compare::write(&options.output, results, keep)? {
+        println!("kept in {}", path.display());
+    }
+    println!("drawn in {}", picture.display());
     println!("{}", serde_json::to_string(results)?);
     Ok(())
 }
