@@ -15,7 +15,7 @@ use portlayer_runtime::volume::{
     BlockConfig, BlockVolumes, CowConfig, CowVolumes, KernelNfs, NfsConfig, NfsMount,
     NfsTargetError, NfsVolumes, TmpfsVolumes,
 };
-use portlayer_runtime::{Containerd, Engine, EngineConfig, EngineError};
+use portlayer_runtime::{Containerd, Engine, EngineConfig, EngineError, Places};
 use thiserror::Error;
 
 use crate::config::{Backing, Config, LocationConfig};
@@ -137,6 +137,11 @@ impl Node {
     /// Closes the port layer and leaves containerd and every task running.
     pub async fn close(self) -> Result<(), CloseError> {
         Ok(self.port_layer.close().await?)
+    }
+
+    /// Where the private containerd's things are: for those who look at them beside the port layer.
+    pub fn places(&self) -> &Places {
+        self.runtime.places()
     }
 
     /// Kills every task, ends containerd and keeps the data: elements, images, volumes, logs.

@@ -67,7 +67,7 @@ impl Variant for Exec {
         Ok(Timing::to_the_end(start))
     }
 
-    fn starts_container(&self) -> bool {
+    fn in_throughput(&self) -> bool {
         false
     }
 }

@@ -3,6 +3,7 @@
 mod ctr;
 mod direct;
 mod latency;
+mod layer;
 mod node;
 mod runc;
 mod throughput;
@@ -60,8 +61,8 @@ pub(crate) trait Variant: Send + Sync {
         Ok(())
     }
 
-    /// Whether it starts a container of its own each time; the others run in one that is there.
-    fn starts_container(&self) -> bool {
+    /// Whether its tasks per second are measured too: of those that start one plain container each time.
+    fn in_throughput(&self) -> bool {
         true
     }
 }
@@ -71,11 +72,15 @@ pub(crate) const UNIT: Unit = Unit::Millis;
 
 /// Every means, ready to run; the first is what the others are compared with.
 pub(crate) async fn variants(node: &Arc<Node>) -> Result<Vec<Box<dyn Variant>>> {
+    let image = layer::image(node).await?;
     Ok(vec![
         Box::new(ctr::Run::new(node)),
         Box::new(runc::Run::new(node)?),
         Box::new(direct::Client::connect(node, direct::Output::Discard).await?),
         Box::new(direct::Client::connect(node, direct::Output::Store).await?),
+        Box::new(layer::Executor::new(node, &image)),
+        Box::new(layer::Executor::with_volumes(node, &image).await?),
+        Box::new(layer::Further::start(node, &image).await?),
         Box::new(ctr::Exec::start(node).await?),
     ])
 }
@@ -87,6 +92,7 @@ pub(crate) mod names {
     pub(crate) const DIRECT: &str = "direct client";
     pub(crate) const DIRECT_STORED: &str = "direct client, output stored";
     pub(crate) const LAYER: &str = "portlayer";
+    pub(crate) const LAYER_VOLUMES: &str = "portlayer, 20 volumes";
     pub(crate) const LAYER_FURTHER: &str = "portlayer, a further task";
     pub(crate) const CTR_EXEC: &str = "ctr task exec";
 }

@@ -1,29 +1,31 @@
-//! The private containerd all variants run on.
+//! The node all variants run on: a port layer and its private containerd.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use portlayer_runtime::{Engine, EngineConfig};
+use portlayer::PortLayer;
+use portlayer_node::config::Config;
+use portlayer_runtime::Places;
 use tokio::process::Command;
 
 use crate::busybox::Busybox;
 use crate::command::succeed;
 
-/// A containerd with its own root, state, socket, namespace and cgroups, holding the workload's image.
+/// An open port layer whose private containerd holds the workload's image, for the variants that use it directly.
 pub(crate) struct Node {
-    /// For what the variants keep; the engine has a directory of its own in it.
+    /// For what the variants keep; the node has a directory of its own in it.
     directory: PathBuf,
-    engine: Engine,
+    inner: portlayer_node::Node,
     busybox: Busybox,
 }
 
 impl Node {
     /// Starts it below `directory` and imports the image.
     pub(crate) async fn start(directory: &Path) -> Result<Self> {
-        let engine = Engine::start(EngineConfig::new(directory.join("engine"))).await?;
+        let inner = portlayer_node::open(&Config::new(directory.join("node"))).await?;
         let node = Self {
             directory: directory.to_owned(),
-            engine,
+            inner,
             busybox: Busybox::load()?,
         };
         match node.import().await {
@@ -49,7 +51,7 @@ impl Node {
         // Containers of ctr and of the direct client have their runc state where containerd's default puts it;
         // runc leaves the directory of a namespace.
         let state = Path::new("/run/containerd/runc").join(self.namespace());
-        self.engine.stop().await?;
+        self.inner.remove().await?;
         match std::fs::remove_dir_all(&state) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -57,21 +59,30 @@ impl Node {
         .with_context(|| format!("cannot remove {}", state.display()))
     }
 
+    fn places(&self) -> &Places {
+        self.inner.places()
+    }
+
+    /// The port layer on this node.
+    pub(crate) fn layer(&self) -> &PortLayer {
+        &self.inner.port_layer
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     pub(crate) fn socket(&self) -> &Path {
-        &self.engine.places().socket
+        &self.places().socket
     }
 
     pub(crate) fn namespace(&self) -> &str {
-        &self.engine.places().namespace
+        &self.places().namespace
     }
 
     /// A cgroup for one container, removed with the node at the latest.
     pub(crate) fn cgroup(&self, container: &str) -> String {
-        format!("{}/{container}", self.engine.places().cgroup_parent)
+        format!("{}/{container}", self.places().cgroup_parent)
     }
 
     pub(crate) fn busybox(&self) -> &Busybox {

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::Variant;
 use crate::report::{Group, Unit};
 
-/// Tasks per second of every variant that starts containers, at each of `widths` at once; `tasks` per cell, at
+/// Tasks per second of every variant that takes part, at each of `widths` at once; `tasks` per cell, at
 /// least four per lane. What has to be there before a run is made beforehand.
 pub(crate) async fn throughput(
     variants: &[Box<dyn Variant>],
@@ -26,7 +26,7 @@ pub(crate) async fn throughput(
     let variants: Vec<&dyn Variant> = variants
         .iter()
         .map(AsRef::as_ref)
-        .filter(|variant| variant.starts_container())
+        .filter(|variant| variant.in_throughput())
         .collect();
     let mut cells: Vec<(usize, usize)> = (0..variants.len())
         .flat_map(|variant| (0..widths.len()).map(move |width| (variant, width)))
