@@ -50,11 +50,12 @@ async fn create_task(layer: &PortLayer, name: &str, argv: &[&str]) -> Result<Ele
     Ok(task)
 }
 
-/// A fresh executor with the image at `/` and the task bound, ready to be committed.
+/// A fresh executor with the image at `/`, the volumes and the task, all bound, ready to be committed.
 async fn composed(
     layer: &PortLayer,
     name: &str,
     image: &ElementId,
+    volumes: &[ElementId],
     task: &ElementId,
 ) -> Result<Handle> {
     let executor = executor_id(name)?;
@@ -63,8 +64,13 @@ async fn composed(
         .create(NewElement::new(executor.clone(), spec))
         .await?;
     let handle = layer.compose(&executor).await?;
-    let handle = layer.join(handle, image, JoinHow::root()).await?;
-    further(layer, handle, task).await
+    let mut handle = layer.join(handle, image, JoinHow::root()).await?;
+    for (at, volume) in volumes.iter().enumerate() {
+        let how = JoinHow::volume(format!("/tmp/v{at}"));
+        handle = layer.join(handle, volume, how).await?;
+    }
+    let handle = layer.join(handle, task, JoinHow::Task).await?;
+    Ok(layer.bind(handle, None, BindHow::Plain).await?)
 }
 
 /// The handle with the task joined and bound.
@@ -172,15 +178,7 @@ impl Variant for Executor {
     async fn before(&self, run: u64) -> Result<()> {
         let name = self.element(run);
         let task = create_task(&self.layer, &name, &[TRUE]).await?;
-        let mut handle = composed(&self.layer, &name, &self.image, &task).await?;
-        for (at, volume) in self.volumes.iter().enumerate() {
-            let how = JoinHow::volume(format!("/tmp/v{at}"));
-            handle = self.layer.join(handle, volume, how).await?;
-            handle = self
-                .layer
-                .bind(handle, Some(volume), BindHow::Plain)
-                .await?;
-        }
+        let handle = composed(&self.layer, &name, &self.image, &self.volumes, &task).await?;
         self.handles.keep(run, handle);
         Ok(())
     }
@@ -215,7 +213,7 @@ impl Further {
     pub(super) async fn start(node: &Arc<Node>, image: &ElementId) -> Result<Self> {
         let layer = node.layer().clone();
         let sleeper = create_task(&layer, "sleeper", &["/bin/sleep", "100000"]).await?;
-        let handle = composed(&layer, "host", image, &sleeper).await?;
+        let handle = composed(&layer, "host", image, &[], &sleeper).await?;
         let executor = handle.executor().clone();
         layer.commit(handle).await?;
         Ok(Self {
