@@ -65,10 +65,11 @@ pub(super) fn handle(handle: &Handle, out: Out) -> Result<(), Failure> {
         .zip(handle.ops())
         .map(|(at, edit)| EditRow { at, edit })
         .collect();
-    Ok(match out.format() {
+    match out.format() {
         Format::Json | Format::Yaml => out.one(handle, handle.executor().as_str(), &[])?,
         _ => out.list(&rows)?,
-    })
+    }
+    Ok(())
 }
 
 /// What a commit did, in a form programs can read.
