@@ -15,6 +15,9 @@ fn main() -> Result<()> {
     let usage = "usage: busybox_layout BUSYBOX DIRECTORY";
     let binary = arguments.next().context(usage)?;
     let directory = arguments.next().context(usage)?;
-    let image = layout::busybox(&binary).with_context(|| format!("making an image of {}", binary.display()))?;
-    image.write_layout(&directory).with_context(|| format!("writing {}", directory.display()))
+    let image = layout::busybox(&binary)
+        .with_context(|| format!("making an image of {}", binary.display()))?;
+    image
+        .write_layout(&directory)
+        .with_context(|| format!("writing {}", directory.display()))
 }
