@@ -1,0 +1,146 @@
+//! What the engine tells: how processes end and stand, what is there, what it is.
+
+use serde::{Deserialize, Serialize};
+
+use super::ContainerId;
+use crate::element::ElementId;
+use crate::task::ExitReason;
+use crate::time::Timestamp;
+
+/// How a process ended, as the engine and the kernel saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessExit {
+    /// `Exited`, `Signaled`, `Oom` or `Lost`; deadline and cancel are the port layer's to know.
+    pub reason: ExitReason,
+    /// Code, when it returned one.
+    pub code: Option<i32>,
+    /// Signal, when one ended it.
+    pub signal: Option<i32>,
+    /// When it ended.
+    pub exited: Timestamp,
+    /// CPU time of the container so far, in nanoseconds.
+    pub cpu_ns: Option<u64>,
+    /// Peak memory of the container in bytes.
+    pub memory_peak_bytes: Option<u64>,
+}
+
+/// Whom a signal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignalScope {
+    /// The task's first process.
+    Process,
+    /// Every process of the container.
+    All,
+}
+
+/// Whether a signal got there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// It was sent to a living process.
+    Delivered,
+    /// The process had ended before.
+    AlreadyExited,
+    /// There is no such process.
+    NotRunning,
+}
+
+/// State of a process in the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// Created, not started.
+    Created,
+    /// Running.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Ended.
+    Stopped(ProcessExit),
+    /// The engine does not know it.
+    Unknown,
+}
+
+/// One container found in the engine, for recovery and audit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FoundContainer {
+    /// Its name.
+    pub id: ContainerId,
+    /// Owner according to its label.
+    pub executor: Option<ElementId>,
+    /// State of its primary process; `None` = no process.
+    pub primary: Option<ProcessState>,
+}
+
+/// Something of ours in the engine or the kernel, found by looking there and not into the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it is.
+    pub class: FindingClass,
+    /// Its name there.
+    pub name: String,
+    /// The container, volume digest or other owner its name or label tells.
+    pub owner: Option<String>,
+}
+
+/// Classes of things the audit looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingClass {
+    /// containerd task.
+    Process,
+    /// containerd container.
+    Container,
+    /// Snapshot.
+    Snapshot,
+    /// Lease.
+    Lease,
+    /// Open content ingest.
+    Ingest,
+    /// Content blob.
+    Content,
+    /// Shim process.
+    Shim,
+    /// cgroup directory.
+    Cgroup,
+    /// Mount below our directories.
+    Mount,
+    /// Named network namespace.
+    NetworkNamespace,
+    /// FIFO file.
+    Fifo,
+    /// runc state directory.
+    RuncState,
+    /// Loop device.
+    LoopDevice,
+    /// Open descriptor of ours to something deleted.
+    Descriptor,
+    /// Volume data directory or file.
+    VolumeData,
+    /// Log directory.
+    Log,
+}
+
+/// Versions and abilities found at start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuntimeInfo {
+    /// Name and version of the engine.
+    pub engine: String,
+    /// Name and version of the OCI runtime.
+    pub oci_runtime: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// `v1`, `hybrid` or `v2`.
+    pub cgroups: String,
+    /// cgroup hierarchies are mounted with favordynmods (performance.md 3.1).
+    pub favordynmods: bool,
+    /// Snapshotter in use.
+    pub snapshotter: String,
+    /// Engine namespace.
+    pub namespace: String,
+    /// Volumes can be attached to a running container.
+    pub live_attach: bool,
+    /// What is missing or degraded, in plain words.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,56 @@
+//! Stored output of tasks.
+
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+use super::RuntimeError;
+use crate::element::ElementId;
+use crate::time::Timestamp;
+
+/// Which log to read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// The executor.
+    pub executor: ElementId,
+    /// The task.
+    pub task: ElementId,
+    /// Standard output, standard error, or both in the order stored.
+    pub streams: LogStreams,
+    /// Only lines stored at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only the last so many lines.
+    pub tail: Option<usize>,
+    /// Go on until the task has ended and all is read.
+    pub follow: bool,
+}
+
+/// Which streams of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogStreams {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Both.
+    Both,
+}
+
+/// One piece of stored output, bytes exactly as written by the task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChunk {
+    /// True for standard error.
+    pub stderr: bool,
+    /// When it was stored.
+    pub time: Timestamp,
+    /// Place in the log, from 0, over both streams.
+    pub sequence: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Bytes lost just before this chunk (rotated away or not storable).
+    pub lost_bytes: u64,
+}
+
+/// A stream of log chunks. Ends when all is read (or, following, when the task ended and all is read).
+pub type LogReader = Pin<Box<dyn futures::Stream<Item = Result<LogChunk, RuntimeError>> + Send>>;
