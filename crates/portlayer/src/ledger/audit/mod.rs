@@ -83,7 +83,7 @@ impl Verb {
 pub enum Outcome {
     /// Done.
     Ok,
-    /// Refused or failed, with a stable code in kebab case (`in-use`, `checksum-mismatch`); never free text.
+    /// Refused or failed, with a stable code in snake case (`in_use`, `checksum_mismatch`); never free text.
     Failed(String),
 }
 
