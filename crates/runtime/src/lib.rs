@@ -26,7 +26,6 @@ mod rlimits;
 mod root;
 pub mod snapshot;
 mod status;
-mod stream;
 mod users;
 pub mod volume;
 

@@ -8,6 +8,7 @@ pub(crate) mod in_flight;
 pub mod metadata;
 mod record;
 pub(crate) mod service;
+pub mod stream;
 mod sweep;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,6 @@
 //! crash is garbage, and so is what is under `live` without a record; both are in [`Store::list`].
 
 mod fill;
-mod pipe;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -22,8 +21,8 @@ use async_trait::async_trait;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::{MountSource, Put, Store, StoreCapabilities, StoreError, Stored};
-use crate::archive::{Limits, Root};
-use crate::element::{DataStream, ElementId, Kind, Record, Spec, StoreKeys, VolumeSpec};
+use crate::archive::{Limits, Root, write_tree};
+use crate::element::{DataStream, ElementId, Kind, Record, Spec, StoreKeys, VolumeSpec, stream};
 
 /// Length of a SHA-256 in hex.
 const DIGEST: usize = 64;
@@ -289,7 +288,10 @@ impl Store for DirStore {
             let path = inner.existing(&id)?;
             Root::open(&path).map_err(|errno| backend("open", &path, errno.into()))
         });
-        Ok(pipe::tar_of(root.await?))
+        let root = root.await?;
+        Ok(stream::produce_blocking(move |out| {
+            write_tree(&root, out).map(drop).map_err(io::Error::other)
+        }))
     }
 
     fn shares_backing(&self, parent: &Record) -> bool {

@@ -15,7 +15,7 @@ use super::{blocking, content};
 use crate::connection::Connection;
 use crate::mount::{mount_all, private_directory, unmount};
 use crate::snapshot::{Lease, Snapshots, labels};
-use crate::stream;
+use portlayer::element::stream;
 
 /// The image as an OCI archive. A failure half-way ends the stream with an error, never with a short archive.
 pub(super) async fn oci_archive(

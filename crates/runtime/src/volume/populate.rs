@@ -15,7 +15,7 @@ use tokio_util::io::SyncIoBridge;
 
 use super::locks::Held;
 use crate::image::{blocking, io_failed};
-use crate::stream;
+use portlayer::element::stream;
 
 /// What came out of a data stream.
 #[derive(Debug, Clone, Copy, Default)]
