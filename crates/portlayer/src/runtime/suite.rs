@@ -354,3 +354,30 @@ async fn purge_removes_everything(subject: &Subject) {
         "it is not listed any more"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::fake::FakeRuntime;
+
+    #[tokio::test]
+    async fn the_fake_passes() {
+        let argv = |script| {
+            let argv: &[&str] = match script {
+                Script::HelloThenSeven => &["echo", "hello", "exit", "7"],
+                Script::Hang => &["hang"],
+                Script::Copy => &["cat"],
+                Script::Missing => &["no-such-program"],
+            };
+            argv.iter().map(|&word| word.to_owned()).collect()
+        };
+        let runtime = Arc::new(FakeRuntime::new());
+        run(&Subject {
+            runtime,
+            image: None,
+            spec: Spec::default(),
+            argv,
+        })
+        .await;
+    }
+}
