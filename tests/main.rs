@@ -1,5 +1,6 @@
 //! The integration tests: one binary, linked once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stderr, reason = "a test may say what it saw")]
 
 mod cli;
 mod node;

@@ -92,11 +92,15 @@ fn no_module_is_a_drawer_for_odds_and_ends() {
     );
 }
 
+/// Tables of cases may be longer than code that someone has to follow.
 #[test]
-fn no_file_is_longer_than_600_lines() {
+fn no_file_is_longer_than_600_lines_and_no_test_longer_than_800() {
+    let is_test = |path: &Path| {
+        path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
+    };
     let long: Vec<_> = sources()
         .into_iter()
-        .filter(|(_, text)| text.lines().count() > 600)
+        .filter(|(path, text)| text.lines().count() > if is_test(path) { 800 } else { 600 })
         .map(|(path, text)| format!("{} has {} lines", path.display(), text.lines().count()))
         .collect();
     assert_eq!(long, Vec::<String>::new());

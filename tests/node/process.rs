@@ -205,7 +205,7 @@ impl Executor {
             tail: None,
             follow: false,
         };
-        text(&*self.runtime, &query).await
+        text(self.runtime.as_ref(), &query).await
     }
 
     async fn remove(&self, primary: &ProcessPlan) {

@@ -26,7 +26,7 @@ pub(crate) fn newest_older(directory: &Path, commit: &str) -> Result<Option<Resu
     Ok(newest)
 }
 
-/// Results as written by [`write`].
+/// Results as written by [`write()`].
 pub(crate) fn read(path: &Path) -> Result<Results> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("{} holds no results", path.display()))
