@@ -6,3 +6,4 @@ mod cli;
 mod node;
 mod support;
 mod tidy;
+mod workflows;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::PortLayer;
-use crate::element::{Body, ElementId, Kind, Record, State};
+use crate::element::{health, Body, ElementId, Kind, Record, State};
 use crate::ledger::LedgerError;
 use crate::runtime::{ContainerId, Finding, FindingClass, RuntimeError};
 use crate::store::StoreError;
@@ -18,13 +18,13 @@ use crate::store::StoreError;
 /// How many records are read at once while the owners are collected.
 const PAGE: usize = 1000;
 
-/// The audit could not look everywhere, so it says nothing.
+/// The audit could not look where it must, so it says nothing.
 #[derive(Debug, Error)]
 pub enum AuditError {
     /// The engine or the kernel did not answer.
     #[error("listing the engine and the kernel failed")]
     Runtime(#[from] RuntimeError),
-    /// A location did not answer.
+    /// A location that can be reached did not answer.
     #[error("listing location {location:?} failed")]
     Store {
         /// The location.
@@ -43,7 +43,7 @@ pub enum AuditError {
 pub struct Audited {
     /// The thing.
     pub finding: Finding,
-    /// The element that owns it; `None` = a leak.
+    /// The element that owns it; `<kind>://<location>/_` for what belongs to a whole location; `None` = a leak.
     pub owner: Option<ElementId>,
 }
 
@@ -52,6 +52,8 @@ pub struct Audited {
 pub struct AuditReport {
     /// Everything that is there, sorted by class and name.
     pub found: Vec<Audited>,
+    /// Locations that are away, with the reason: nothing is known of what they hold.
+    pub away: BTreeMap<String, String>,
 }
 
 impl AuditReport {
@@ -63,7 +65,7 @@ impl AuditReport {
             .map(|audited| &audited.finding)
     }
 
-    /// Nothing is leaked.
+    /// Nothing is leaked, as far as could be seen (see [`AuditReport::away`]).
     pub fn is_clean(&self) -> bool {
         self.leaks().next().is_none()
     }
@@ -81,6 +83,8 @@ struct Owners {
     attached: BTreeMap<String, ElementId>,
     /// Executors with a commit in flight.
     committing: BTreeSet<ElementId>,
+    /// Mount points of whole locations, by path.
+    locations: BTreeMap<String, ElementId>,
 }
 
 impl PortLayer {
@@ -89,17 +93,28 @@ impl PortLayer {
     pub async fn audit(&self) -> Result<AuditReport, AuditError> {
         self.settle().await;
         let mut findings = self.shared.runtime.audit().await?;
+        let mut away = BTreeMap::new();
         for location in self.shared.locations.values() {
             let Some(store) = &location.store else {
                 continue;
             };
-            let names = store.list().await.map_err(|source| AuditError::Store {
-                location: location.name.clone(),
-                source,
-            })?;
+            let name = &location.name;
+            let names = match store.list().await {
+                Ok(names) => names,
+                Err(StoreError::Unavailable(reason)) => {
+                    away.insert(name.clone(), reason);
+                    continue;
+                }
+                Err(source) => {
+                    return Err(AuditError::Store {
+                        location: name.clone(),
+                        source,
+                    });
+                }
+            };
             findings.extend(names.into_iter().map(|digest| Finding {
                 class: FindingClass::VolumeData,
-                name: format!("{}/{digest}", location.name),
+                name: format!("{name}/{digest}"),
                 owner: Some(digest),
             }));
         }
@@ -115,11 +130,27 @@ impl PortLayer {
                 finding,
             })
             .collect();
-        Ok(AuditReport { found })
+        Ok(AuditReport { found, away })
+    }
+
+    /// Mount points that belong to whole locations, with the id that stands for the location.
+    fn own_mounts(&self) -> BTreeMap<String, ElementId> {
+        let mut mounts = BTreeMap::new();
+        for location in self.shared.locations.values() {
+            let (Some(store), Some(id)) = (&location.store, health::stand_in(location)) else {
+                continue;
+            };
+            let points = store.own_mounts().into_iter();
+            mounts.extend(points.map(|point| (point.to_string_lossy().into_owned(), id.clone())));
+        }
+        mounts
     }
 
     fn owners(&self) -> Result<Owners, LedgerError> {
-        let mut owners = Owners::default();
+        let mut owners = Owners {
+            locations: self.own_mounts(),
+            ..Owners::default()
+        };
         for (executor, _) in self.shared.ledger.intents::<serde::de::IgnoredAny>()? {
             owners.committing.insert(executor);
         }
@@ -184,6 +215,9 @@ impl Owners {
                 .or_else(|| self.element(owner)),
             FindingClass::Content | FindingClass::VolumeData | FindingClass::Log => {
                 self.element(owner)
+            }
+            FindingClass::Mount if self.locations.contains_key(&finding.name) => {
+                self.locations.get(&finding.name)
             }
             FindingClass::Mount => container().or_else(|| self.attached.get(owner?)),
             FindingClass::LoopDevice => {

@@ -128,7 +128,7 @@ impl PortLayer {
         let written = self
             .shared
             .ledger
-            .write(move |txn| unclaim(txn, &operation, &id, &claims, used_up))
+            .write(move |txn| unclaim(txn, &operation, &id, &claims, used_up, "interrupted"))
             .await;
         if let Err(error) = written {
             tracing::error!(%executor, ?error, "recording an undone commit failed");

@@ -55,8 +55,10 @@ pub(crate) async fn prepare(
     };
     let (snapshotter, key) = (SNAPSHOTTER.to_owned(), key.to_owned());
     let mut snapshots = client.snapshots();
-    let answer = match plan.access {
-        Access::ReadWrite => {
+    let answer = match (plan.access, &plan.image) {
+        // An empty root has no directory for the container's own mounts: it stays writable for the OCI runtime, which
+        // makes them and then makes the root read-only.
+        (Access::ReadWrite, _) | (Access::ReadOnly, None) => {
             let request = PrepareSnapshotRequest {
                 snapshotter: snapshotter.clone(),
                 key: key.clone(),
@@ -68,7 +70,7 @@ pub(crate) async fn prepare(
                 .await
                 .map(|answer| answer.into_inner().mounts)
         }
-        Access::ReadOnly => {
+        (Access::ReadOnly, Some(_)) => {
             let request = ViewSnapshotRequest {
                 snapshotter: snapshotter.clone(),
                 key: key.clone(),
@@ -176,7 +178,7 @@ pub(crate) fn check(plan: &ContainerPlan, root: BorrowedFd<'_>) -> Result<(), Ru
         );
         match found.and_then(rustix::fs::fstat) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
-            Err(Errno::NOENT) if plan.root.access == Access::ReadWrite => {}
+            Err(Errno::NOENT) if takes_new_directories(&plan.root) => {}
             Err(Errno::NOENT) => {
                 let kind = RuntimeErrorKind::MountTarget {
                     target: path.to_owned(),
@@ -217,6 +219,11 @@ pub(crate) fn check(plan: &ContainerPlan, root: BorrowedFd<'_>) -> Result<(), Ru
     Ok(())
 }
 
+/// Whether what is missing can be made: in a writable root, and in the empty one.
+fn takes_new_directories(root: &RootPlan) -> bool {
+    root.access == Access::ReadWrite || root.image.is_none()
+}
+
 fn check_target(
     plan: &ContainerPlan,
     before: &[MountPlan],
@@ -243,7 +250,7 @@ fn check_target(
     let (found, writable) = match covering {
         None => (
             stat(root, &mount.target),
-            plan.root.access == Access::ReadWrite,
+            takes_new_directories(&plan.root),
         ),
         Some((outer, rest)) => match (&outer.source, &outer.sub_path) {
             (MountSource::Path(path), None) => {

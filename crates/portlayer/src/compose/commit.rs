@@ -16,6 +16,7 @@ use super::steps::{Failed, Start, Undo};
 use super::{CommitError, CommitResult, Composition, ElementResult, Handle, RunId, StepError};
 use crate::Operation;
 use crate::element::{ElementId, State};
+use crate::error::Classify;
 use crate::runtime::{ContainerId, ProcessId, RuntimeErrorKind, Scope};
 use crate::task::ExitReason;
 use crate::time::Timestamp;
@@ -161,7 +162,7 @@ impl Driver {
                 let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
                 let failures = steps.undo(undo).await;
                 let used_up = (!failures.is_empty()).then_some(generation);
-                self.unclaim(prepared, operation, used_up).await;
+                self.unclaim(prepared, operation, used_up, error.class().reason).await;
                 Err(error)
             }
         }
@@ -225,7 +226,7 @@ impl Driver {
                     let steps =
                         self.steps(&prepared.record, &container, &scope, &prepared.resolved);
                     steps.undo(undo).await;
-                    self.unclaim(prepared, operation, None).await;
+                    self.unclaim(prepared, operation, None, error.class().reason).await;
                     return Err(error);
                 }
             }
@@ -378,13 +379,19 @@ impl Driver {
         claimed.map_err(|error| error.into_commit(&self.executor, &self.node))
     }
 
-    async fn unclaim(&self, prepared: &Prepared, operation: &Operation, generation: Option<u32>) {
+    async fn unclaim(
+        &self,
+        prepared: &Prepared,
+        operation: &Operation,
+        generation: Option<u32>,
+        why: &'static str,
+    ) {
         let (executor, operation) = (self.executor.clone(), operation.clone());
         let claims = prepared.difference.claims();
         let outcome: Result<(), TxnError> = self
             .node
             .ledger
-            .write(move |txn| record::unclaim(txn, &operation, &executor, &claims, generation))
+            .write(move |txn| record::unclaim(txn, &operation, &executor, &claims, generation, why))
             .await;
         if let Err(error) = outcome {
             // The intent stays: recovery does the same again.
@@ -409,7 +416,7 @@ impl Driver {
                 tracing::error!(executor = %self.executor, %error, "purging a half-made container failed");
             }
         }
-        self.unclaim(prepared, operation, used_up).await;
+        self.unclaim(prepared, operation, used_up, failed.source.class().reason).await;
         CommitError::Step {
             executor: self.executor.clone(),
             element: failed.element,

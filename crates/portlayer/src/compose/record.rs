@@ -97,13 +97,14 @@ pub(crate) fn claim(
 }
 
 /// Takes claims and intent back after a commit that failed. `generation`: the container's name is used up, because
-/// not all of it could be removed.
+/// not all of it could be removed. `why`: the outcome its audit row tells.
 pub(crate) fn unclaim(
     txn: &mut Txn<'_>,
     operation: &Operation,
     id: &ElementId,
     claims: &[ElementId],
     generation: Option<u32>,
+    why: &str,
 ) -> Result<(), TxnError> {
     txn.remove_intent(id);
     for claim in claims {
@@ -112,7 +113,7 @@ pub(crate) fn unclaim(
     let Ok((mut record, mut body)) = executor(txn, id) else {
         return Ok(());
     };
-    let failed = AuditEntry::failed(Verb::Commit, record.revision, "step-failed");
+    let failed = AuditEntry::failed(Verb::Commit, record.revision, why);
     txn.audit(operation, id, failed)?;
     if let Some(generation) = generation {
         body.composition.generation = generation;

@@ -152,14 +152,19 @@ impl Probe {
     }
 }
 
+/// The id that stands for a whole location where an id is needed: `<kind>://<location>/_`, which no element can have.
+pub(crate) fn stand_in(location: &Location) -> Option<ElementId> {
+    let kind = location.kinds.first().copied().unwrap_or(Kind::Image);
+    ElementId::new(kind, &location.name, "_").ok()
+}
+
 async fn note(health: &Health, ledger: &Ledger, location: &Location, outcome: Option<String>) {
     let reason = outcome.clone().unwrap_or_default();
     if !health.set(&location.name, outcome.clone()) {
         return;
     }
     tracing::warn!(location = %location.name, available = outcome.is_none(), reason, "location health changed");
-    let kind = location.kinds.first().copied().unwrap_or(Kind::Image);
-    let Ok(id) = ElementId::new(kind, &location.name, "_") else {
+    let Some(id) = stand_in(location) else {
         return;
     };
     let change = Change::LocationHealth {

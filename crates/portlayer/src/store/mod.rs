@@ -190,6 +190,11 @@ pub trait Store: Send + Sync + 'static {
         freespace_bytes: u64,
     ) -> Result<(), StoreError>;
 
+    /// Mount points that belong to the location as a whole and to none of its elements: not for the audit to call leaks.
+    fn own_mounts(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Names of everything this store holds: the `digest_hex` of the element ids, for the sweep and the audit.
     async fn list(&self) -> Result<Vec<String>, StoreError>;
 

@@ -360,6 +360,10 @@ impl Runtime for Containerd {
         })?;
         let name = Name::new(id, primary || all);
         if process::kill(&self.shared.client, &name, number, all).await? {
+            // A frozen container does not die, and its init passes nothing on.
+            if signal == 9 {
+                self.set_paused(&id.container, false).await?;
+            }
             Ok(Delivery::Delivered)
         } else if tracked.exit().is_some()
             || process::get(&self.shared.client, &name).await?.is_some()

@@ -419,6 +419,10 @@ impl Store for NfsVolumes {
         .await
     }
 
+    fn own_mounts(&self) -> Vec<PathBuf> {
+        vec![self.config.mount_point.clone()]
+    }
+
     async fn list(&self) -> Result<Vec<String>, StoreError> {
         self.on_export(|export| {
             let mut names = Vec::new();

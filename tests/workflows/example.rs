@@ -1,0 +1,34 @@
+//! The examples of `docs/examples`. A test calls `workflow` and has no use for `main`.
+
+#[path = "../../docs/examples/01_image_from_scratch.rs"]
+pub(super) mod e01_image_from_scratch;
+#[path = "../../docs/examples/02_image_with_parent.rs"]
+pub(super) mod e02_image_with_parent;
+#[path = "../../docs/examples/03_metadata_only_image.rs"]
+pub(super) mod e03_metadata_only_image;
+#[path = "../../docs/examples/04_fresh_volume.rs"]
+pub(super) mod e04_fresh_volume;
+#[path = "../../docs/examples/05_volume_from_parent.rs"]
+pub(super) mod e05_volume_from_parent;
+#[path = "../../docs/examples/06_nfs_volume.rs"]
+pub(super) mod e06_nfs_volume;
+#[path = "../../docs/examples/07_nfs_volume_from_parent.rs"]
+pub(super) mod e07_nfs_volume_from_parent;
+#[path = "../../docs/examples/08_use_of_image.rs"]
+pub(super) mod e08_use_of_image;
+#[path = "../../docs/examples/09_volume_and_image.rs"]
+pub(super) mod e09_volume_and_image;
+#[path = "../../docs/examples/10_non_persistent_volume.rs"]
+pub(super) mod e10_non_persistent_volume;
+#[path = "../../docs/examples/11_read_only_root.rs"]
+pub(super) mod e11_read_only_root;
+#[path = "../../docs/examples/12_list_images.rs"]
+pub(super) mod e12_list_images;
+#[path = "../../docs/examples/13_free_space.rs"]
+pub(super) mod e13_free_space;
+#[path = "../../docs/examples/14_no_root.rs"]
+pub(super) mod e14_no_root;
+#[path = "../../docs/examples/stage.rs"]
+pub(super) mod stage;
+#[path = "../../docs/examples/library.rs"]
+pub(super) mod library;
