@@ -39,7 +39,11 @@ pub(crate) async fn workflow(node: &Node) -> Result<Descriptor> {
 
     // The sum is that of the data stream, byte for byte. With another one nothing is made.
     let wrong = layer.create(image(Checksum::of(b"something else"))).await;
-    let Err(CreateError::Store { source: StoreError::ChecksumMismatch { expected, actual }, .. }) = wrong else {
+    let Err(CreateError::Store {
+        source: StoreError::ChecksumMismatch { expected, actual },
+        ..
+    }) = wrong
+    else {
         anyhow::bail!("a wrong checksum was taken: {wrong:?}");
     };
     println!("refused: expected {expected}, but the data has {actual}");

@@ -25,10 +25,15 @@ pub(crate) async fn workflow(node: &Node) -> Result<(ElementId, Descriptor)> {
     let layer = &node.port_layer;
     let base = stage::busybox(node).await?;
     // The data is only what is new: with a parent it is one layer, applied to the parent's file system.
-    let tar = TarBuilder::new().dir("app", 0o755).file("app/run", 0o755, b"#!/bin/sh\necho the app\n").finish();
+    let tar = TarBuilder::new()
+        .dir("app", 0o755)
+        .file("app/run", 0o755, b"#!/bin/sh\necho the app\n")
+        .finish();
     let app = |parent: &ElementId| -> Result<NewElement> {
         let id = "image://images/app".parse()?;
-        Ok(NewElement::new(id, Spec::Image(ImageSpec::default())).parent(parent.clone()).data(Cursor::new(tar.clone())))
+        Ok(NewElement::new(id, Spec::Image(ImageSpec::default()))
+            .parent(parent.clone())
+            .data(Cursor::new(tar.clone())))
     };
 
     let missing: ElementId = "image://images/missing".parse()?;

@@ -22,13 +22,21 @@ pub(crate) async fn workflow(node: &Node) -> Result<(ElementId, Descriptor)> {
     let layer = &node.port_layer;
     let app = stage::busybox(node).await?;
     // No data: the new image shares the parent's snapshot, so a hundred of them cost a hundred records.
-    let new = NewElement::new("image://images/tagged".parse()?, Spec::Image(ImageSpec::default()))
-        .parent(app.clone())
-        .ro("version", "1.0")
-        .rw("tag", "latest");
+    let new = NewElement::new(
+        "image://images/tagged".parse()?,
+        Spec::Image(ImageSpec::default()),
+    )
+    .parent(app.clone())
+    .ro("version", "1.0")
+    .rw("tag", "latest");
     let tagged = layer.create(new).await?;
-    let Body::Image(body) = &tagged.body else { bail!("an image has the body of another kind") };
-    println!("created {}, which shares the snapshot of {app}: {}", tagged.id, body.metadata_only);
+    let Body::Image(body) = &tagged.body else {
+        bail!("an image has the body of another kind")
+    };
+    println!(
+        "created {}, which shares the snapshot of {app}: {}",
+        tagged.id, body.metadata_only
+    );
 
     match layer.delete(&app).await {
         Err(DeleteError::InUse { id, by }) => println!("refused: {id} is needed by {by:?}"),

@@ -23,13 +23,23 @@ pub(crate) async fn workflow(node: &Node) -> Result<Descriptor> {
     let layer = &node.port_layer;
     let id: ElementId = "volume://volumes/data".parse()?;
     let volume = |freespace_bytes: u64| {
-        let spec = VolumeSpec { freespace_bytes, ..VolumeSpec::default() };
+        let spec = VolumeSpec {
+            freespace_bytes,
+            ..VolumeSpec::default()
+        };
         NewElement::new(id.clone(), Spec::Volume(spec)).rw("team", "storage")
     };
 
     // Free space is checked against the location before anything is made.
     match layer.create(volume(1 << 60)).await {
-        Err(CreateError::Store { source: StoreError::InsufficientSpace { need_bytes, have_bytes }, .. }) => {
+        Err(CreateError::Store {
+            source:
+                StoreError::InsufficientSpace {
+                    need_bytes,
+                    have_bytes,
+                },
+            ..
+        }) => {
             println!("refused: {need_bytes} bytes are needed, {have_bytes} are there");
         }
         other => bail!("an exbibyte was promised: {other:?}"),

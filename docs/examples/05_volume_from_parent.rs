@@ -21,7 +21,8 @@ pub(crate) async fn workflow(node: &Node) -> Result<(ElementId, [Descriptor; 3])
     let layer = &node.port_layer;
     let image = stage::busybox(node).await?;
     let volume = async |id: &str, parent: &ElementId| -> Result<Descriptor> {
-        let new = NewElement::new(id.parse()?, Spec::Volume(VolumeSpec::default())).parent(parent.clone());
+        let new = NewElement::new(id.parse()?, Spec::Volume(VolumeSpec::default()))
+            .parent(parent.clone());
         let made = layer.create(new).await?;
         println!("created {} from {parent}", made.id);
         Ok(made)

@@ -25,12 +25,18 @@ async fn main() -> Result<()> {
 pub(crate) async fn workflow(node: &Node) -> Result<Descriptor> {
     let layer = &node.port_layer;
     let volume = |id: &str| -> Result<NewElement> {
-        Ok(NewElement::new(id.parse::<ElementId>()?, Spec::Volume(VolumeSpec::default())))
+        Ok(NewElement::new(
+            id.parse::<ElementId>()?,
+            Spec::Volume(VolumeSpec::default()),
+        ))
     };
     match layer.create(volume("volume://away/shared")?).await {
         Err(
             error @ (CreateError::Location(LocationError::Unavailable { .. })
-            | CreateError::Store { source: StoreError::Unavailable(_), .. }),
+            | CreateError::Store {
+                source: StoreError::Unavailable(_),
+                ..
+            }),
         ) => println!("refused: {error}"),
         other => bail!("a volume was made on a server that is away: {other:?}"),
     }

@@ -22,9 +22,12 @@ pub(crate) async fn workflow(node: &Node) -> Result<(ElementId, ElementId)> {
     let layer = &node.port_layer;
     let image = stage::busybox(node).await?;
     let id: ElementId = "volume://nfs/seeded".parse()?;
-    let new = NewElement::new(id.clone(), Spec::Volume(VolumeSpec::default())).parent(image.clone());
+    let new =
+        NewElement::new(id.clone(), Spec::Volume(VolumeSpec::default())).parent(image.clone());
     match layer.create(new).await {
-        Err(CreateError::InvalidParent { parent, reason, .. }) => println!("refused: {parent}: {reason}"),
+        Err(CreateError::InvalidParent { parent, reason, .. }) => {
+            println!("refused: {parent}: {reason}")
+        }
         other => bail!("an NFS volume was made from a parent: {other:?}"),
     }
     Ok((image, id))

@@ -23,21 +23,37 @@ pub(crate) async fn workflow(node: &Node) -> Result<(CommitResult, ExitRecord, S
     let layer = &node.port_layer;
     let image = stage::busybox(node).await?;
     let executor = stage::executor(node, "x1").await?;
-    let task = stage::shell(node, "t1", "echo hello from $(pwd); echo trouble >&2; exit 7").await?;
+    let task = stage::shell(
+        node,
+        "t1",
+        "echo hello from $(pwd); echo trouble >&2; exit 7",
+    )
+    .await?;
     let log: ElementId = "log://node/file".parse()?;
 
     // A handle is a value. Every call takes it and returns the edited one; nothing on the node knows of it.
     let handle = layer.compose(&executor).await?;
-    let limits = Limits { memory_bytes: Some(64 << 20), cpu_shares: Some(512), ..Limits::default() };
-    let handle = layer.bind(handle, Some(&executor), BindHow::Executor(limits)).await?;
+    let limits = Limits {
+        memory_bytes: Some(64 << 20),
+        cpu_shares: Some(512),
+        ..Limits::default()
+    };
+    let handle = layer
+        .bind(handle, Some(&executor), BindHow::Executor(limits))
+        .await?;
     // Join says in which role an element takes part; bind that it is to be active.
     let handle = layer.join(handle, &image, JoinHow::root()).await?;
     let handle = layer.bind(handle, Some(&image), BindHow::Plain).await?;
     let handle = layer.join(handle, &log, JoinHow::Log).await?;
     let handle = layer.bind(handle, Some(&log), BindHow::Plain).await?;
     let handle = layer.join(handle, &task, JoinHow::Task).await?;
-    let settings = TaskBind { cwd: Some("/tmp".into()), ..TaskBind::default() };
-    let handle = layer.bind(handle, Some(&task), BindHow::Task(settings)).await?;
+    let settings = TaskBind {
+        cwd: Some("/tmp".into()),
+        ..TaskBind::default()
+    };
+    let handle = layer
+        .bind(handle, Some(&task), BindHow::Task(settings))
+        .await?;
 
     // Commit is the only act. This is what it will do.
     for step in layer.plan(&handle).await?.steps {

@@ -23,20 +23,39 @@ pub(crate) async fn workflow(node: &Node) -> Result<(ElementId, [ElementId; 2], 
     let layer = &node.port_layer;
     let image = stage::busybox(node).await?;
     let executor = stage::executor(node, "x1").await?;
-    let task = stage::shell(node, "t1", "echo outer > /data/file; echo inner > /data/sub/file").await?;
+    let task = stage::shell(
+        node,
+        "t1",
+        "echo outer > /data/file; echo inner > /data/sub/file",
+    )
+    .await?;
     let volume = async |name: &str| -> Result<ElementId> {
         let id = format!("volume://volumes/{name}").parse()?;
-        Ok(layer.create(NewElement::new(id, Spec::Volume(VolumeSpec::default()))).await?.id)
+        Ok(layer
+            .create(NewElement::new(id, Spec::Volume(VolumeSpec::default())))
+            .await?
+            .id)
     };
-    let (data, sub, third) = (volume("data").await?, volume("sub").await?, volume("third").await?);
+    let (data, sub, third) = (
+        volume("data").await?,
+        volume("sub").await?,
+        volume("third").await?,
+    );
 
     let handle = layer.compose(&executor).await?;
     let handle = layer.join(handle, &image, JoinHow::root()).await?;
     // The inner one first: parents are mounted before children whatever the order of the calls.
-    let handle = layer.join(handle, &sub, JoinHow::volume("/data/sub")).await?;
+    let handle = layer
+        .join(handle, &sub, JoinHow::volume("/data/sub"))
+        .await?;
     let handle = layer.join(handle, &data, JoinHow::volume("/data")).await?;
-    match layer.join(handle.clone(), &third, JoinHow::volume("/data")).await {
-        Err(ComposeError::ConflictsWith { id, other, why }) => println!("refused: {id} and {other}: {why}"),
+    match layer
+        .join(handle.clone(), &third, JoinHow::volume("/data"))
+        .await
+    {
+        Err(ComposeError::ConflictsWith { id, other, why }) => {
+            println!("refused: {id} and {other}: {why}")
+        }
         other => bail!("two volumes got one place: {other:?}"),
     }
     let handle = layer.join(handle, &task, JoinHow::Task).await?;

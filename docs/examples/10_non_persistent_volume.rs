@@ -28,13 +28,21 @@ pub(crate) async fn workflow(node: &Node) -> Result<Vec<String>> {
     let executor = stage::executor(node, "x1").await?;
     let task = stage::shell(node, "t1", SCRIPT).await?;
     // A volume of a tmpfs location has a name, metadata and a bound, but no bytes of its own.
-    let spec = VolumeSpec { size_bytes: 4 << 20, ..VolumeSpec::default() };
+    let spec = VolumeSpec {
+        size_bytes: 4 << 20,
+        ..VolumeSpec::default()
+    };
     let id: ElementId = "volume://scratch/images".parse()?;
-    let scratch = layer.create(NewElement::new(id, Spec::Volume(spec))).await?.id;
+    let scratch = layer
+        .create(NewElement::new(id, Spec::Volume(spec)))
+        .await?
+        .id;
 
     let handle = layer.compose(&executor).await?;
     let handle = layer.join(handle, &image, JoinHow::root()).await?;
-    let handle = layer.join(handle, &scratch, JoinHow::volume("/tmp/images")).await?;
+    let handle = layer
+        .join(handle, &scratch, JoinHow::volume("/tmp/images"))
+        .await?;
     let handle = layer.join(handle, &task, JoinHow::Task).await?;
     let handle = layer.bind(handle, None, BindHow::Plain).await?;
     layer.commit(handle).await?;

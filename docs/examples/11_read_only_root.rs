@@ -28,18 +28,29 @@ pub(crate) async fn workflow(node: &Node) -> Result<String> {
     let executor = stage::executor(node, "x1").await?;
     let task = stage::shell(node, "t1", SCRIPT).await?;
     let id: ElementId = "volume://volumes/home".parse()?;
-    let home = layer.create(NewElement::new(id, Spec::Volume(VolumeSpec::default()))).await?.id;
+    let home = layer
+        .create(NewElement::new(id, Spec::Volume(VolumeSpec::default())))
+        .await?
+        .id;
 
     let handle = layer.compose(&executor).await?;
-    let handle = layer.join(handle, &image, JoinHow::read_only_root()).await?;
+    let handle = layer
+        .join(handle, &image, JoinHow::read_only_root())
+        .await?;
     let handle = layer.join(handle, &task, JoinHow::Task).await?;
 
     // Nobody can make a mount point in a root that is read-only: it has to be in the image.
-    let nowhere = layer.join(handle.clone(), &home, JoinHow::volume("/not/in/the/image")).await?;
+    let nowhere = layer
+        .join(handle.clone(), &home, JoinHow::volume("/not/in/the/image"))
+        .await?;
     let nowhere = layer.bind(nowhere, None, BindHow::Plain).await?;
     match layer.commit(nowhere).await {
-        Err(CommitError::Step { source: StepError::Runtime(error), undo_failures, .. })
-            if matches!(error.kind, RuntimeErrorKind::MountTarget { .. }) && undo_failures.is_empty() =>
+        Err(CommitError::Step {
+            source: StepError::Runtime(error),
+            undo_failures,
+            ..
+        }) if matches!(error.kind, RuntimeErrorKind::MountTarget { .. })
+            && undo_failures.is_empty() =>
         {
             println!("refused, and everything was undone: {error}");
         }

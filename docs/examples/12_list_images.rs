@@ -22,9 +22,15 @@ async fn main() -> Result<()> {
 pub(crate) async fn workflow(node: &Node) -> Result<Vec<(String, Vec<String>)>> {
     let layer = &node.port_layer;
     let base = stage::busybox(node).await?;
-    for (name, team, hidden) in [("tools", "alpha", false), ("web", "beta", false), ("layer-3", "alpha", true)] {
+    for (name, team, hidden) in [
+        ("tools", "alpha", false),
+        ("web", "beta", false),
+        ("layer-3", "alpha", true),
+    ] {
         let id = format!("image://images/{name}").parse::<ElementId>()?;
-        let mut new = NewElement::new(id, Spec::Image(ImageSpec::default())).parent(base.clone()).rw("team", team);
+        let mut new = NewElement::new(id, Spec::Image(ImageSpec::default()))
+            .parent(base.clone())
+            .rw("team", team);
         // Infrastructure and untagged layers: there when needed, not in anybody's list.
         new.hidden = hidden;
         layer.create(new).await?;
@@ -55,7 +61,14 @@ pub(crate) async fn workflow(node: &Node) -> Result<Vec<(String, Vec<String>)>> 
 }
 
 async fn names(layer: &PortLayer, filters: &[&str]) -> Result<Vec<String>, ReadError> {
-    let query = ListQuery { filters: filters.iter().map(|filter| (*filter).to_owned()).collect(), ..ListQuery::default() };
+    let query = ListQuery {
+        filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
+        ..ListQuery::default()
+    };
     let page = layer.list(query).await?;
-    Ok(page.items.into_iter().map(|element| element.id.name().to_owned()).collect())
+    Ok(page
+        .items
+        .into_iter()
+        .map(|element| element.id.name().to_owned())
+        .collect())
 }

@@ -28,19 +28,31 @@ pub(crate) async fn workflow(node: &Node) -> Result<(ElementId, ElementId, Strin
     let image = stage::busybox(node).await?;
 
     // An image can ask for room too: it is checked before and after unpacking, and what does not fit is removed.
-    let spec = ImageSpec { freespace_bytes: 1 << 60 };
-    let huge = NewElement::new("image://images/huge".parse()?, Spec::Image(spec)).parent(image.clone());
+    let spec = ImageSpec {
+        freespace_bytes: 1 << 60,
+    };
+    let huge =
+        NewElement::new("image://images/huge".parse()?, Spec::Image(spec)).parent(image.clone());
     match layer.create(huge).await {
-        Err(CreateError::Store { source: error @ StoreError::InsufficientSpace { .. }, .. }) => {
+        Err(CreateError::Store {
+            source: error @ StoreError::InsufficientSpace { .. },
+            ..
+        }) => {
             println!("refused: {error}");
         }
         other => bail!("an exbibyte was promised: {other:?}"),
     }
 
     // As large as the parent, its own tables and 16 MiB.
-    let spec = VolumeSpec { freespace_bytes: 16 << 20, ..VolumeSpec::default() };
+    let spec = VolumeSpec {
+        freespace_bytes: 16 << 20,
+        ..VolumeSpec::default()
+    };
     let id: ElementId = "volume://block/big".parse()?;
-    let big = layer.create(NewElement::new(id, Spec::Volume(spec)).parent(image.clone())).await?.id;
+    let big = layer
+        .create(NewElement::new(id, Spec::Volume(spec)).parent(image.clone()))
+        .await?
+        .id;
     // Growing it takes a resize of its file system.
     layer.ensure_freespace(&big, 48 << 20).await?;
     println!("{big} has 48 MiB free");

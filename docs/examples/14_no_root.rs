@@ -30,14 +30,17 @@ pub(crate) async fn workflow(node: &Node) -> Result<String> {
         ..TaskSpec::default()
     };
     let task = stage::task(node, "t1", spec).await?;
-    let busybox = std::fs::read("/bin/busybox").context("the Debian package busybox-static is needed")?;
+    let busybox =
+        std::fs::read("/bin/busybox").context("the Debian package busybox-static is needed")?;
     let tar = TarBuilder::new().file("busybox", 0o755, &busybox).finish();
     let id: ElementId = "volume://volumes/tools".parse()?;
     let new = NewElement::new(id, Spec::Volume(VolumeSpec::default())).data(Cursor::new(tar));
     let tools = layer.create(new).await?.id;
 
     let handle = layer.compose(&executor).await?;
-    let handle = layer.join(handle, &tools, JoinHow::read_only_volume("/tools")).await?;
+    let handle = layer
+        .join(handle, &tools, JoinHow::read_only_volume("/tools"))
+        .await?;
     let handle = layer.join(handle, &task, JoinHow::Task).await?;
     let rootless = layer.bind(handle.clone(), None, BindHow::Plain).await?;
     // Known before the engine hears of anything.
@@ -47,7 +50,13 @@ pub(crate) async fn workflow(node: &Node) -> Result<String> {
     }
 
     // An empty root is there for who wants one, and says so.
-    let handle = layer.join(handle, &"image://builtin/scratch".parse()?, JoinHow::read_only_root()).await?;
+    let handle = layer
+        .join(
+            handle,
+            &"image://builtin/scratch".parse()?,
+            JoinHow::read_only_root(),
+        )
+        .await?;
     let handle = layer.bind(handle, None, BindHow::Plain).await?;
     layer.commit(handle).await?;
     layer.wait(&executor, &task, None).await?;

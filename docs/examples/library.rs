@@ -34,25 +34,44 @@ pub(crate) async fn workflow(node: &Node) -> Result<String> {
     // Elements: records with an id, and for images and volumes bytes.
     let image: ElementId = "image://images/tools".parse()?;
     let new = NewElement::new(image.clone(), Spec::Image(ImageSpec::default()));
-    layer.create(new.data(Cursor::new(stage::busybox_tar()?))).await?;
+    layer
+        .create(new.data(Cursor::new(stage::busybox_tar()?)))
+        .await?;
     let volume: ElementId = "volume://volumes/results".parse()?;
-    layer.create(NewElement::new(volume.clone(), Spec::Volume(VolumeSpec::default()))).await?;
+    layer
+        .create(NewElement::new(
+            volume.clone(),
+            Spec::Volume(VolumeSpec::default()),
+        ))
+        .await?;
     let task: ElementId = "task://tasks/build".parse()?;
     let spec = TaskSpec {
-        argv: ["/bin/sh", "-c", "echo building; echo done > /results/status"].map(str::to_owned).to_vec(),
+        argv: [
+            "/bin/sh",
+            "-c",
+            "echo building; echo done > /results/status",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         env: vec![("LANG".to_owned(), "C".to_owned())],
         deadline_ms: Some(60_000),
         ..TaskSpec::default()
     };
-    layer.create(NewElement::new(task.clone(), Spec::Task(Box::new(spec)))).await?;
+    layer
+        .create(NewElement::new(task.clone(), Spec::Task(Box::new(spec))))
+        .await?;
     let executor: ElementId = "executor://executors/build-1".parse()?;
     let spec = Spec::Executor(Box::new(ExecutorSpec::default()));
-    layer.create(NewElement::new(executor.clone(), spec).rw("pipeline", "nightly")).await?;
+    layer
+        .create(NewElement::new(executor.clone(), spec).rw("pipeline", "nightly"))
+        .await?;
 
     // Composition: edits of a value, until commit.
     let handle = layer.compose(&executor).await?;
     let handle = layer.join(handle, &image, JoinHow::root()).await?;
-    let handle = layer.join(handle, &volume, JoinHow::volume("/results")).await?;
+    let handle = layer
+        .join(handle, &volume, JoinHow::volume("/results"))
+        .await?;
     let handle = layer.join(handle, &task, JoinHow::Task).await?;
     let handle = layer.bind(handle, None, BindHow::Plain).await?;
     let committed = layer.commit(handle).await?;
@@ -60,7 +79,10 @@ pub(crate) async fn workflow(node: &Node) -> Result<String> {
 
     // What came out.
     let exit = layer.wait(&executor, &task, None).await?;
-    ensure!(exit.reason == ExitReason::Exited && exit.code == Some(0), "{exit:?}");
+    ensure!(
+        exit.reason == ExitReason::Exited && exit.code == Some(0),
+        "{exit:?}"
+    );
     let output = stage::output(node, &executor, &task).await?;
     print!("the task said: {output}");
     let mut tar = Vec::new();
@@ -73,7 +95,12 @@ pub(crate) async fn workflow(node: &Node) -> Result<String> {
     }
     while let Some(event) = events.next().await {
         let event = event?;
-        println!("{:3} {} {}", event.sequence, event.id, event.change.as_str());
+        println!(
+            "{:3} {} {}",
+            event.sequence,
+            event.id,
+            event.change.as_str()
+        );
         if event.id == task && event.change == Change::Deleted {
             break;
         }

@@ -20,7 +20,9 @@ use portlayer_runtime::volume::{DirectoryMount, NfsMount, NfsTarget};
 /// Needs root, because containers do.
 pub(crate) async fn on_a_node<T>(workflow: impl AsyncFnOnce(&Node) -> Result<T>) -> Result<()> {
     // Below /var/tmp, because overlay wants a real file system; short, because sockets are in it.
-    let directory = tempfile::Builder::new().prefix("pl-").tempdir_in("/var/tmp")?;
+    let directory = tempfile::Builder::new()
+        .prefix("pl-")
+        .tempdir_in("/var/tmp")?;
     let node = open(directory.path()).await?;
     let outcome = workflow(&node).await;
     let removed = node.remove().await.context("removing the node");
@@ -46,9 +48,25 @@ pub(crate) async fn open(directory: &Path) -> Result<Node> {
         // Made from a parent image without copying.
         volumes("cow", Backing::Cow {}),
         // A file system in a file: bounded, and can grow while nobody uses it.
-        volumes("block", Backing::Block { path: None, size: 16 << 20 }),
-        volumes("nfs", Backing::Nfs { url: "nfs://server/exports?uid=1000&gid=1000".to_owned() }),
-        volumes("away", Backing::Nfs { url: "nfs://away.invalid/exports".to_owned() }),
+        volumes(
+            "block",
+            Backing::Block {
+                path: None,
+                size: 16 << 20,
+            },
+        ),
+        volumes(
+            "nfs",
+            Backing::Nfs {
+                url: "nfs://server/exports?uid=1000&gid=1000".to_owned(),
+            },
+        ),
+        volumes(
+            "away",
+            Backing::Nfs {
+                url: "nfs://away.invalid/exports".to_owned(),
+            },
+        ),
     ]);
     let node = portlayer_node::open_with(&config, Arc::new(Exports(exports))).await;
     node.context("opening the node")
@@ -81,7 +99,8 @@ pub(crate) fn busybox_tar() -> Result<Vec<u8>> {
 /// `image://images/busybox`.
 pub(crate) async fn busybox(node: &Node) -> Result<ElementId> {
     let id: ElementId = "image://images/busybox".parse()?;
-    let new = NewElement::new(id, Spec::Image(ImageSpec::default())).data(Cursor::new(busybox_tar()?));
+    let new =
+        NewElement::new(id, Spec::Image(ImageSpec::default())).data(Cursor::new(busybox_tar()?));
     Ok(node.port_layer.create(new).await?.id)
 }
 
@@ -97,7 +116,11 @@ pub(crate) async fn shell(node: &Node, name: &str, script: &str) -> Result<Eleme
 /// `task://tasks/<name>`.
 pub(crate) async fn task(node: &Node, name: &str, spec: TaskSpec) -> Result<ElementId> {
     let id = ElementId::new(Kind::Task, "tasks", name)?;
-    Ok(node.port_layer.create(NewElement::new(id, Spec::Task(Box::new(spec)))).await?.id)
+    Ok(node
+        .port_layer
+        .create(NewElement::new(id, Spec::Task(Box::new(spec))))
+        .await?
+        .id)
 }
 
 /// `executor://executors/<name>`, with nothing joined yet.
@@ -118,7 +141,12 @@ pub(crate) async fn output(node: &Node, executor: &ElementId, task: &ElementId) 
 }
 
 /// Follows the output of a task until it holds a text. An error when the task ends before.
-pub(crate) async fn until_it_says(node: &Node, executor: &ElementId, task: &ElementId, text: &str) -> Result<()> {
+pub(crate) async fn until_it_says(
+    node: &Node,
+    executor: &ElementId,
+    task: &ElementId,
+    text: &str,
+) -> Result<()> {
     let mut chunks = node.port_layer.logs(&query(executor, task, true)).await?;
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
@@ -127,7 +155,10 @@ pub(crate) async fn until_it_says(node: &Node, executor: &ElementId, task: &Elem
             return Ok(());
         }
     }
-    bail!("{task} ended without saying {text:?}: {}", String::from_utf8_lossy(&bytes))
+    bail!(
+        "{task} ended without saying {text:?}: {}",
+        String::from_utf8_lossy(&bytes)
+    )
 }
 
 fn query(executor: &ElementId, task: &ElementId, follow: bool) -> LogQuery {

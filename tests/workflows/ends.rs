@@ -16,7 +16,11 @@ const PATIENT: &str = "trap 'echo caught; exit 3' TERM; echo ready; while :; do 
 const STUBBORN: &str = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
 
 async fn started(node: &Node, name: &str, spec: TaskSpec) -> (ElementId, ElementId) {
-    let image = match node.port_layer.read(&"image://images/busybox".parse().unwrap()).await {
+    let image = match node
+        .port_layer
+        .read(&"image://images/busybox".parse().unwrap())
+        .await
+    {
         Ok(image) => image.id,
         Err(_) => stage::busybox(node).await.unwrap(),
     };
@@ -28,7 +32,9 @@ async fn started(node: &Node, name: &str, spec: TaskSpec) -> (ElementId, Element
 
 async fn ready(node: &Node, name: &str, script: &str) -> (ElementId, ElementId) {
     let (executor, task) = started(node, name, shell(script)).await;
-    stage::until_it_says(node, &executor, &task, "ready").await.unwrap();
+    stage::until_it_says(node, &executor, &task, "ready")
+        .await
+        .unwrap();
     (executor, task)
 }
 
@@ -47,41 +53,89 @@ async fn end(node: &Node, (executor, task): &(ElementId, ElementId)) -> ExitReco
 async fn signals_and_stops() {
     on_node(async |node, _| {
         let layer = &node.port_layer;
-        let term = Interrupt::Signal { signal: 15, scope: SignalScope::Process };
-        let kill = Interrupt::Signal { signal: 9, scope: SignalScope::All };
+        let term = Interrupt::Signal {
+            signal: 15,
+            scope: SignalScope::Process,
+        };
+        let kill = Interrupt::Signal {
+            signal: 9,
+            scope: SignalScope::All,
+        };
 
         // A signal that the task handles: the task decided how it ends.
         let one = ready(node, "handled", PATIENT).await;
-        assert_eq!(layer.interrupt(&one.0, Some(&one.1), term.clone()).await.unwrap(), Interrupted::Delivered);
+        assert_eq!(
+            layer
+                .interrupt(&one.0, Some(&one.1), term.clone())
+                .await
+                .unwrap(),
+            Interrupted::Delivered
+        );
         let exit = end(node, &one).await;
-        assert_eq!((exit.reason, exit.code, exit.signal), (ExitReason::Exited, Some(3), None));
-        assert_eq!(stage::output(node, &one.0, &one.1).await.unwrap(), "ready\ncaught\n");
+        assert_eq!(
+            (exit.reason, exit.code, exit.signal),
+            (ExitReason::Exited, Some(3), None)
+        );
+        assert_eq!(
+            stage::output(node, &one.0, &one.1).await.unwrap(),
+            "ready\ncaught\n"
+        );
         // Once more: the answer is how it ended.
-        let again = layer.interrupt(&one.0, Some(&one.1), term.clone()).await.unwrap();
+        let again = layer
+            .interrupt(&one.0, Some(&one.1), term.clone())
+            .await
+            .unwrap();
         assert_eq!(again, Interrupted::AlreadyExited(Some(Box::new(exit))));
 
         // A signal that ends it.
         let two = ready(node, "killed", STUBBORN).await;
         layer.interrupt(&two.0, Some(&two.1), kill).await.unwrap();
         let exit = end(node, &two).await;
-        assert_eq!((exit.reason, exit.code, exit.signal), (ExitReason::Cancelled, None, Some(9)));
+        assert_eq!(
+            (exit.reason, exit.code, exit.signal),
+            (ExitReason::Cancelled, None, Some(9))
+        );
 
         // A staged stop of one that does not listen: SIGKILL after the grace.
         let three = ready(node, "stubborn", STUBBORN).await;
-        let how = Some(StopSpec { signal: Some(15), grace_ms: 50 });
-        layer.interrupt(&three.0, None, Interrupt::Stop { how }).await.unwrap();
+        let how = Some(StopSpec {
+            signal: Some(15),
+            grace_ms: 50,
+        });
+        layer
+            .interrupt(&three.0, None, Interrupt::Stop { how })
+            .await
+            .unwrap();
         let exit = end(node, &three).await;
         assert_eq!((exit.reason, exit.signal), (ExitReason::Cancelled, Some(9)));
 
         // What cannot be.
         let other: ElementId = "task://tasks/handled".parse().unwrap();
         let refused = layer.interrupt(&three.0, Some(&other), term.clone()).await;
-        assert!(matches!(refused, Err(TaskError::Compose(ComposeError::NotJoined { .. }))), "{refused:?}");
-        let odd = Interrupt::Signal { signal: 65, scope: SignalScope::Process };
+        assert!(
+            matches!(
+                refused,
+                Err(TaskError::Compose(ComposeError::NotJoined { .. }))
+            ),
+            "{refused:?}"
+        );
+        let odd = Interrupt::Signal {
+            signal: 65,
+            scope: SignalScope::Process,
+        };
         let refused = layer.interrupt(&three.0, Some(&three.1), odd).await;
-        assert!(matches!(refused, Err(TaskError::Compose(ComposeError::InvalidField { .. }))), "{refused:?}");
+        assert!(
+            matches!(
+                refused,
+                Err(TaskError::Compose(ComposeError::InvalidField { .. }))
+            ),
+            "{refused:?}"
+        );
         let fresh = stage::executor(node, "fresh").await.unwrap();
-        assert_eq!(layer.interrupt(&fresh, None, term).await.unwrap(), Interrupted::NotRunning);
+        assert_eq!(
+            layer.interrupt(&fresh, None, term).await.unwrap(),
+            Interrupted::NotRunning
+        );
         layer.settle().await;
         assert_eq!(containers(node).await, Vec::<String>::new());
     })
@@ -94,20 +148,48 @@ async fn pause_resume_and_kill_while_paused() {
         let layer = &node.port_layer;
         let both = ready(node, "x1", PATIENT).await;
         let (executor, task) = &both;
-        assert_eq!(layer.interrupt(executor, None, Interrupt::Pause).await.unwrap(), Interrupted::Delivered);
+        assert_eq!(
+            layer
+                .interrupt(executor, None, Interrupt::Pause)
+                .await
+                .unwrap(),
+            Interrupted::Delivered
+        );
         assert_eq!(layer.read(executor).await.unwrap().state, State::Paused);
-        assert_eq!(layer.interrupt(executor, None, Interrupt::Resume).await.unwrap(), Interrupted::Delivered);
+        assert_eq!(
+            layer
+                .interrupt(executor, None, Interrupt::Resume)
+                .await
+                .unwrap(),
+            Interrupted::Delivered
+        );
         assert_eq!(layer.read(executor).await.unwrap().state, State::Running);
-        layer.interrupt(executor, None, Interrupt::Pause).await.unwrap();
-        let kill = Interrupt::Signal { signal: 9, scope: SignalScope::Process };
+        layer
+            .interrupt(executor, None, Interrupt::Pause)
+            .await
+            .unwrap();
+        let kill = Interrupt::Signal {
+            signal: 9,
+            scope: SignalScope::Process,
+        };
         layer.interrupt(executor, Some(task), kill).await.unwrap();
         let exit = end(node, &both).await;
         assert_eq!((exit.reason, exit.signal), (ExitReason::Cancelled, Some(9)));
         let told = events(node).await;
-        let states = told.iter().filter(|line| line.ends_with(" modified state")).count();
+        let states = told
+            .iter()
+            .filter(|line| line.ends_with(" modified state"))
+            .count();
         assert_eq!(states, 3, "{told:#?}");
         let interrupts = rows(node, executor.as_str()).await;
-        assert_eq!(interrupts.iter().filter(|row| row.starts_with("interrupt ")).count(), 3, "{interrupts:?}");
+        assert_eq!(
+            interrupts
+                .iter()
+                .filter(|row| row.starts_with("interrupt "))
+                .count(),
+            3,
+            "{interrupts:?}"
+        );
     })
     .await;
 }
@@ -117,12 +199,22 @@ async fn deadline() {
     on_node(async |node, _| {
         let spec = TaskSpec {
             deadline_ms: Some(300),
-            stop: StopSpec { signal: None, grace_ms: 50 },
+            stop: StopSpec {
+                signal: None,
+                grace_ms: 50,
+            },
             ..shell("sleep 1000")
         };
         let exit = end(node, &started(node, "x1", spec).await).await;
         assert_eq!(exit.reason, ExitReason::Deadline);
-        assert_eq!(events(node).await.iter().filter(|line| line.contains("unbound deadline")).count(), 1);
+        assert_eq!(
+            events(node)
+                .await
+                .iter()
+                .filter(|line| line.contains("unbound deadline"))
+                .count(),
+            1
+        );
     })
     .await;
 }
@@ -134,17 +226,33 @@ async fn out_of_memory() {
         let image = stage::busybox(node).await.unwrap();
         let executor = stage::executor(node, "x1").await.unwrap();
         // `tail` keeps what it reads; without line ends that is all of it.
-        let task = stage::shell(node, "t1", "exec tail -n 1 /dev/zero").await.unwrap();
-        let limits = Limits { memory_bytes: Some(16 << 20), ..Limits::default() };
+        let task = stage::shell(node, "t1", "exec tail -n 1 /dev/zero")
+            .await
+            .unwrap();
+        let limits = Limits {
+            memory_bytes: Some(16 << 20),
+            ..Limits::default()
+        };
         let handle = layer.compose(&executor).await.unwrap();
-        let handle = layer.bind(handle, Some(&executor), BindHow::Executor(limits)).await.unwrap();
+        let handle = layer
+            .bind(handle, Some(&executor), BindHow::Executor(limits))
+            .await
+            .unwrap();
         let handle = layer.join(handle, &image, JoinHow::root()).await.unwrap();
         let handle = layer.join(handle, &task, JoinHow::Task).await.unwrap();
         let handle = layer.bind(handle, None, BindHow::Plain).await.unwrap();
         layer.commit(handle).await.unwrap();
         let exit = layer.wait(&executor, &task, None).await.unwrap();
-        assert_eq!((exit.reason, exit.signal, exit.code), (ExitReason::Oom, Some(9), None), "{exit:?}");
-        assert!(exit.memory_peak_bytes.is_some_and(|peak| peak > 8 << 20 && peak <= 16 << 20), "{exit:?}");
+        assert_eq!(
+            (exit.reason, exit.signal, exit.code),
+            (ExitReason::Oom, Some(9), None),
+            "{exit:?}"
+        );
+        assert!(
+            exit.memory_peak_bytes
+                .is_some_and(|peak| peak > 8 << 20 && peak <= 16 << 20),
+            "{exit:?}"
+        );
     })
     .await;
 }
@@ -155,7 +263,10 @@ async fn a_program_that_is_not_there() {
         let layer = &node.port_layer;
         let image = stage::busybox(node).await.unwrap();
         let executor = stage::executor(node, "x1").await.unwrap();
-        let spec = TaskSpec { argv: vec!["/bin/nothing".into()], ..TaskSpec::default() };
+        let spec = TaskSpec {
+            argv: vec!["/bin/nothing".into()],
+            ..TaskSpec::default()
+        };
         let task = stage::task(node, "t1", spec).await.unwrap();
         let handle = layer.compose(&executor).await.unwrap();
         let handle = layer.join(handle, &image, JoinHow::root()).await.unwrap();
@@ -165,11 +276,21 @@ async fn a_program_that_is_not_there() {
         let class = portlayer::error::Classify::class(&refused);
         assert_eq!(class.reason, "executable_not_found", "{refused:?}");
         assert_eq!(layer.read(&executor).await.unwrap().state, State::Created);
-        assert_eq!(containers(node).await, Vec::<String>::new(), "everything was undone");
+        assert_eq!(
+            containers(node).await,
+            Vec::<String>::new(),
+            "everything was undone"
+        );
         let last = rows(node, executor.as_str()).await.pop().unwrap();
         assert_eq!(last, "commit 1>1 executable_not_found");
         let never = layer.wait(&executor, &task, None).await;
-        assert!(matches!(never, Err(TaskError::Compose(_) | TaskError::NeverStarted { .. })), "{never:?}");
+        assert!(
+            matches!(
+                never,
+                Err(TaskError::Compose(_) | TaskError::NeverStarted { .. })
+            ),
+            "{never:?}"
+        );
     })
     .await;
 }
@@ -189,13 +310,19 @@ async fn restarts() {
         );
         layer.create(new).await.unwrap();
         let spec = TaskSpec {
-            restart: RestartPolicy::OnFailure { max: 5, backoff_ms: 10 },
+            restart: RestartPolicy::OnFailure {
+                max: 5,
+                backoff_ms: 10,
+            },
             ..shell("echo run >> /memory/runs; test $(wc -l < /memory/runs) -ge 3")
         };
         let task = stage::task(node, "t1", spec).await.unwrap();
         let handle = layer.compose(&executor).await.unwrap();
         let handle = layer.join(handle, &image, JoinHow::root()).await.unwrap();
-        let handle = layer.join(handle, &memory, JoinHow::volume("/memory")).await.unwrap();
+        let handle = layer
+            .join(handle, &memory, JoinHow::volume("/memory"))
+            .await
+            .unwrap();
         let handle = layer.join(handle, &task, JoinHow::Task).await.unwrap();
         let handle = layer.bind(handle, None, BindHow::Plain).await.unwrap();
         layer.commit(handle).await.unwrap();
@@ -205,9 +332,18 @@ async fn restarts() {
         }
         assert_eq!(codes, [Some(1), Some(1), Some(0)]);
         let told = events(node).await;
-        let of_task: Vec<_> = told.iter().filter_map(|line| line.strip_prefix("task://tasks/t1 ")).collect();
+        let of_task: Vec<_> = told
+            .iter()
+            .filter_map(|line| line.strip_prefix("task://tasks/t1 "))
+            .collect();
         let once = ["bound", "unbound exited 1"];
-        let expected = [&["created", "joined"][..], &once, &once, &["bound", "unbound exited 0"]].concat();
+        let expected = [
+            &["created", "joined"][..],
+            &once,
+            &once,
+            &["bound", "unbound exited 0"],
+        ]
+        .concat();
         assert_eq!(of_task, expected);
     })
     .await;
@@ -216,9 +352,14 @@ async fn restarts() {
 /// The exit record of one run, which may not have been started yet.
 async fn run_of(node: &Node, executor: &ElementId, task: &ElementId, run: u32) -> ExitRecord {
     use futures::StreamExt;
-    let mut events = node.port_layer.subscribe(Some(1), &[format!("id=={task}")]).unwrap();
+    let mut events = node
+        .port_layer
+        .subscribe(Some(1), &[format!("id=={task}")])
+        .unwrap();
     while let Some(event) = events.next().await {
-        if let portlayer::event::Change::Unbound { exit: Some(exit), .. } = &event.unwrap().change
+        if let portlayer::event::Change::Unbound {
+            exit: Some(exit), ..
+        } = &event.unwrap().change
             && exit.run == run
         {
             assert_eq!(exit.executor, *executor);

@@ -28,7 +28,7 @@ pub(super) mod e12_list_images;
 pub(super) mod e13_free_space;
 #[path = "../../docs/examples/14_no_root.rs"]
 pub(super) mod e14_no_root;
-#[path = "../../docs/examples/stage.rs"]
-pub(super) mod stage;
 #[path = "../../docs/examples/library.rs"]
 pub(super) mod library;
+#[path = "../../docs/examples/stage.rs"]
+pub(super) mod stage;

@@ -2,7 +2,9 @@
 
 use std::io::Cursor;
 
-use portlayer::element::{Body, Checksum, Descriptor, ElementId, ImageSpec, NewElement, Spec, VolumeSpec};
+use portlayer::element::{
+    Body, Checksum, Descriptor, ElementId, ImageSpec, NewElement, Spec, VolumeSpec,
+};
 use portlayer::error::{CreateError, DeleteError, LocationError};
 use portlayer::runtime::FindingClass;
 
@@ -27,8 +29,14 @@ async fn image_from_scratch() {
     on_node(async |node, _| {
         // First only the mistake: the engine holds nothing of it, and nobody heard of it.
         let wrong = image("image://images/base").data(Cursor::new(stage::busybox_tar().unwrap()));
-        let refused = node.port_layer.create(wrong.checksum(Checksum::of(b"other"))).await;
-        assert!(matches!(refused, Err(CreateError::Store { .. })), "{refused:?}");
+        let refused = node
+            .port_layer
+            .create(wrong.checksum(Checksum::of(b"other")))
+            .await;
+        assert!(
+            matches!(refused, Err(CreateError::Store { .. })),
+            "{refused:?}"
+        );
         assert_eq!(holdings(node).await, []);
         assert_eq!(events(node).await, Vec::<String>::new());
 
@@ -41,8 +49,17 @@ async fn image_from_scratch() {
         assert_eq!(node.port_layer.read(&made.id).await.unwrap(), made);
 
         let snapshots = holdings(node).await;
-        let snapshots: Vec<_> = snapshots.iter().filter(|f| f.class == FindingClass::Snapshot).collect();
-        assert_eq!(snapshots.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), [snapshot(&made)]);
+        let snapshots: Vec<_> = snapshots
+            .iter()
+            .filter(|f| f.class == FindingClass::Snapshot)
+            .collect();
+        assert_eq!(
+            snapshots
+                .iter()
+                .map(|f| f.name.as_str())
+                .collect::<Vec<_>>(),
+            [snapshot(&made)]
+        );
         assert_eq!(events(node).await, ["image://images/base created"]);
         assert_eq!(rows(node, "image://images/base").await, ["create 0>1 ok"]);
     })
@@ -62,19 +79,43 @@ async fn image_with_parent() {
             "image://images/busybox inherited by image://images/app",
         ];
         assert_eq!(events(node).await, told);
-        assert_eq!(rows(node, "image://images/busybox").await, ["create 0>1 ok", "delete 1>1 in_use"]);
+        assert_eq!(
+            rows(node, "image://images/busybox").await,
+            ["create 0>1 ok", "delete 1>1 in_use"]
+        );
         assert_eq!(rows(node, "image://images/app").await, ["create 0>1 ok"]);
 
         // A volume is no parent of an image, and an image is no child of something in another kind's location.
         let volume = id("volume://volumes/v");
         let new = NewElement::new(volume.clone(), Spec::Volume(VolumeSpec::default()));
         node.port_layer.create(new).await.unwrap();
-        let refused = node.port_layer.create(image("image://images/odd").parent(volume)).await;
-        assert!(matches!(refused, Err(CreateError::InvalidParent { .. })), "{refused:?}");
-        let refused = node.port_layer.create(image("image://volumes/odd").parent(base)).await;
-        assert!(matches!(refused, Err(CreateError::Location(LocationError::WrongKind { .. }))), "{refused:?}");
+        let refused = node
+            .port_layer
+            .create(image("image://images/odd").parent(volume))
+            .await;
+        assert!(
+            matches!(refused, Err(CreateError::InvalidParent { .. })),
+            "{refused:?}"
+        );
+        let refused = node
+            .port_layer
+            .create(image("image://volumes/odd").parent(base))
+            .await;
+        assert!(
+            matches!(
+                refused,
+                Err(CreateError::Location(LocationError::WrongKind { .. }))
+            ),
+            "{refused:?}"
+        );
         let refused = node.port_layer.create(image("image://nowhere/odd")).await;
-        assert!(matches!(refused, Err(CreateError::Location(LocationError::Unknown { .. }))), "{refused:?}");
+        assert!(
+            matches!(
+                refused,
+                Err(CreateError::Location(LocationError::Unknown { .. }))
+            ),
+            "{refused:?}"
+        );
         assert_eq!(events(node).await.len(), told.len() + 1);
     })
     .await;
@@ -87,8 +128,15 @@ async fn metadata_only_image() {
         let app = node.port_layer.read(&app).await.unwrap();
         assert_eq!(snapshot(&tagged), snapshot(&app));
         assert_eq!(tagged.checksum, app.checksum, "it is the same data");
-        assert_eq!((tagged.ro["version"].as_slice(), tagged.rw["tag"].as_slice()), (&b"1.0"[..], &b"latest"[..]));
-        let snapshots = holdings(node).await.into_iter().filter(|f| f.class == FindingClass::Snapshot).count();
+        assert_eq!(
+            (tagged.ro["version"].as_slice(), tagged.rw["tag"].as_slice()),
+            (&b"1.0"[..], &b"latest"[..])
+        );
+        let snapshots = holdings(node)
+            .await
+            .into_iter()
+            .filter(|f| f.class == FindingClass::Snapshot)
+            .count();
         assert_eq!(snapshots, 1, "the chain did not grow");
         let told = [
             "image://images/busybox created",
@@ -100,12 +148,21 @@ async fn metadata_only_image() {
 
         // Without the tag the image can go, and its snapshot with it.
         node.port_layer.delete(&tagged.id).await.unwrap();
-        assert!(!holdings(node).await.is_empty(), "the tag's deletion took the image's snapshot");
+        assert!(
+            !holdings(node).await.is_empty(),
+            "the tag's deletion took the image's snapshot"
+        );
         node.port_layer.delete(&app.id).await.unwrap();
         assert_eq!(holdings(node).await, []);
         let gone = node.port_layer.delete(&app.id).await;
-        assert!(matches!(gone, Err(DeleteError::NotFound { .. })), "{gone:?}");
-        assert_eq!(rows(node, "image://images/tagged").await, ["create 0>1 ok", "delete 1>0 ok"]);
+        assert!(
+            matches!(gone, Err(DeleteError::NotFound { .. })),
+            "{gone:?}"
+        );
+        assert_eq!(
+            rows(node, "image://images/tagged").await,
+            ["create 0>1 ok", "delete 1>0 ok"]
+        );
     })
     .await;
 }
@@ -127,7 +184,11 @@ async fn list_images() {
             assert_eq!(names, expected, "{question}");
         }
         // Asking changes nothing.
-        let created = events(node).await.iter().filter(|event| event.ends_with(" created")).count();
+        let created = events(node)
+            .await
+            .iter()
+            .filter(|event| event.ends_with(" created"))
+            .count();
         assert_eq!(created, 4);
         let ids: [ElementId; 1] = [id("image://images/web")];
         assert_eq!(rows(node, ids[0].as_str()).await, ["create 0>1 ok"]);

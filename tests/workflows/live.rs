@@ -23,35 +23,84 @@ async fn a_further_task_in_a_running_executor() {
         let layer = &node.port_layer;
         let image = stage::busybox(node).await.unwrap();
         let executor = stage::executor(node, "x1").await.unwrap();
-        let main = stage::shell(node, "main", "echo mine > /tmp/file; echo ready; exec sleep 1000").await.unwrap();
+        let main = stage::shell(
+            node,
+            "main",
+            "echo mine > /tmp/file; echo ready; exec sleep 1000",
+        )
+        .await
+        .unwrap();
         run(node, &executor, &image, &[&main]).await;
-        stage::until_it_says(node, &executor, &main, "ready").await.unwrap();
+        stage::until_it_says(node, &executor, &main, "ready")
+            .await
+            .unwrap();
 
         // The same root and the same processes.
-        let look = stage::shell(node, "look", "cat /tmp/file; pidof sleep | wc -w; exit 5").await.unwrap();
-        let started = layer.exec(&executor, &look, TaskBind::default()).await.unwrap();
+        let look = stage::shell(node, "look", "cat /tmp/file; pidof sleep | wc -w; exit 5")
+            .await
+            .unwrap();
+        let started = layer
+            .exec(&executor, &look, TaskBind::default())
+            .await
+            .unwrap();
         assert_eq!((&started.task, started.run), (&look, 1));
         let exit = layer.wait(&executor, &look, None).await.unwrap();
         assert_eq!((exit.reason, exit.code), (ExitReason::Exited, Some(5)));
-        assert_eq!(stage::output(node, &executor, &look).await.unwrap(), "mine\n1\n");
-        assert_eq!(layer.read(&executor).await.unwrap().state, State::Running, "the main task goes on");
+        assert_eq!(
+            stage::output(node, &executor, &look).await.unwrap(),
+            "mine\n1\n"
+        );
+        assert_eq!(
+            layer.read(&executor).await.unwrap().state,
+            State::Running,
+            "the main task goes on"
+        );
         // And once more.
-        assert_eq!(layer.exec(&executor, &look, TaskBind::default()).await.unwrap().run, 2);
+        assert_eq!(
+            layer
+                .exec(&executor, &look, TaskBind::default())
+                .await
+                .unwrap()
+                .run,
+            2
+        );
         layer.wait(&executor, &look, Some(2)).await.unwrap();
 
         // The main task may end while another goes on; the container ends with the last one.
-        let long = stage::shell(node, "long", "echo here; exec sleep 1000").await.unwrap();
-        layer.exec(&executor, &long, TaskBind::default()).await.unwrap();
+        let long = stage::shell(node, "long", "echo here; exec sleep 1000")
+            .await
+            .unwrap();
+        layer
+            .exec(&executor, &long, TaskBind::default())
+            .await
+            .unwrap();
         let handle = layer.compose(&executor).await.unwrap();
         let handle = layer.unbind(handle, Some(&main)).await.unwrap();
         layer.commit(handle).await.unwrap();
-        assert_eq!(layer.wait(&executor, &main, None).await.unwrap().reason, ExitReason::Cancelled);
-        assert_eq!(layer.read(&executor).await.unwrap().state, State::Running, "the long task goes on");
+        assert_eq!(
+            layer.wait(&executor, &main, None).await.unwrap().reason,
+            ExitReason::Cancelled
+        );
+        assert_eq!(
+            layer.read(&executor).await.unwrap().state,
+            State::Running,
+            "the long task goes on"
+        );
         stop(node, &executor).await;
-        assert_eq!(layer.wait(&executor, &long, None).await.unwrap().reason, ExitReason::Cancelled);
+        assert_eq!(
+            layer.wait(&executor, &long, None).await.unwrap().reason,
+            ExitReason::Cancelled
+        );
         let told = events(node).await;
-        let of_executor: Vec<_> = told.iter().filter_map(|line| line.strip_prefix("executor://executors/x1 ")).collect();
-        assert_eq!(of_executor, ["created", "bound", "unbound"], "one start, one stop");
+        let of_executor: Vec<_> = told
+            .iter()
+            .filter_map(|line| line.strip_prefix("executor://executors/x1 "))
+            .collect();
+        assert_eq!(
+            of_executor,
+            ["created", "bound", "unbound"],
+            "one start, one stop"
+        );
     })
     .await;
 }
@@ -62,18 +111,34 @@ async fn a_volume_comes_and_goes_while_the_executor_runs() {
         let layer = &node.port_layer;
         let image = stage::busybox(node).await.unwrap();
         let executor = stage::executor(node, "x1").await.unwrap();
-        let main = stage::shell(node, "main", "echo ready; exec sleep 1000").await.unwrap();
+        let main = stage::shell(node, "main", "echo ready; exec sleep 1000")
+            .await
+            .unwrap();
         run(node, &executor, &image, &[&main]).await;
         let data = volume(node, "volume://volumes/data").await;
 
         let handle = layer.compose(&executor).await.unwrap();
-        let handle = layer.join(handle, &data, JoinHow::volume("/data")).await.unwrap();
-        let handle = layer.bind(handle, Some(&data), BindHow::Plain).await.unwrap();
+        let handle = layer
+            .join(handle, &data, JoinHow::volume("/data"))
+            .await
+            .unwrap();
+        let handle = layer
+            .bind(handle, Some(&data), BindHow::Plain)
+            .await
+            .unwrap();
         let result = layer.commit(handle).await.unwrap();
         assert_eq!(said(&result)[data.as_str()], "success");
-        let write = stage::shell(node, "write", "echo live > /data/file").await.unwrap();
-        layer.exec(&executor, &write, TaskBind::default()).await.unwrap();
-        assert_eq!(layer.wait(&executor, &write, None).await.unwrap().code, Some(0));
+        let write = stage::shell(node, "write", "echo live > /data/file")
+            .await
+            .unwrap();
+        layer
+            .exec(&executor, &write, TaskBind::default())
+            .await
+            .unwrap();
+        assert_eq!(
+            layer.wait(&executor, &write, None).await.unwrap().code,
+            Some(0)
+        );
 
         let handle = layer.compose(&executor).await.unwrap();
         let handle = layer.unbind(handle, Some(&data)).await.unwrap();
@@ -81,10 +146,20 @@ async fn a_volume_comes_and_goes_while_the_executor_runs() {
         let result = layer.commit(handle).await.unwrap();
         assert!(!result.is_error(), "{result:?}");
         let look = stage::shell(node, "look", "ls /data").await.unwrap();
-        layer.exec(&executor, &look, TaskBind::default()).await.unwrap();
+        layer
+            .exec(&executor, &look, TaskBind::default())
+            .await
+            .unwrap();
         layer.wait(&executor, &look, None).await.unwrap();
-        assert_eq!(stage::output(node, &executor, &look).await.unwrap(), "", "it is unmounted");
-        assert_eq!(content(node, &data).await.keys().collect::<Vec<_>>(), ["file"]);
+        assert_eq!(
+            stage::output(node, &executor, &look).await.unwrap(),
+            "",
+            "it is unmounted"
+        );
+        assert_eq!(
+            content(node, &data).await.keys().collect::<Vec<_>>(),
+            ["file"]
+        );
         layer.delete(&data).await.unwrap();
         assert_eq!(layer.read(&executor).await.unwrap().state, State::Running);
 
@@ -93,9 +168,15 @@ async fn a_volume_comes_and_goes_while_the_executor_runs() {
         let handle = layer.compose(&executor).await.unwrap();
         let host: ElementId = "network://node/host".parse().unwrap();
         let handle = layer.join(handle, &host, JoinHow::Network).await.unwrap();
-        let handle = layer.bind(handle, Some(&host), BindHow::Plain).await.unwrap();
+        let handle = layer
+            .bind(handle, Some(&host), BindHow::Plain)
+            .await
+            .unwrap();
         let refused = layer.commit(handle).await.unwrap_err();
-        assert!(matches!(refused, CommitError::NeedsRestart { .. }), "{refused:?}");
+        assert!(
+            matches!(refused, CommitError::NeedsRestart { .. }),
+            "{refused:?}"
+        );
         assert_eq!(refused.class().reason, "needs_restart");
         assert_eq!(events(node).await, before);
         stop(node, &executor).await;
@@ -124,10 +205,16 @@ async fn standard_input_and_several_readers() {
         drop(input);
         for stream in [writer.output, reader.output] {
             let chunks: Vec<_> = stream.collect().await;
-            let bytes: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.unwrap().bytes).collect();
+            let bytes: Vec<u8> = chunks
+                .into_iter()
+                .flat_map(|chunk| chunk.unwrap().bytes)
+                .collect();
             assert_eq!(String::from_utf8(bytes).unwrap(), "there and back\n");
         }
-        assert_eq!(layer.wait(&executor, &task, None).await.unwrap().code, Some(0));
+        assert_eq!(
+            layer.wait(&executor, &task, None).await.unwrap().code,
+            Some(0)
+        );
     })
     .await;
 }
@@ -141,9 +228,16 @@ async fn a_task_stored_with_a_volume_has_its_paths_below_it() {
         let executor = stage::executor(node, "x1").await.unwrap();
         let tools: ElementId = "volume://volumes/tools".parse().unwrap();
         let script = b"#!/bin/sh\necho $0 in $(pwd)\n";
-        let tar = TarBuilder::new().dir("bin", 0o755).file("bin/tool", 0o755, script).dir("work", 0o755).finish();
+        let tar = TarBuilder::new()
+            .dir("bin", 0o755)
+            .file("bin/tool", 0o755, script)
+            .dir("work", 0o755)
+            .finish();
         let new = NewElement::new(tools.clone(), Spec::Volume(VolumeSpec::default()));
-        layer.create(new.data(std::io::Cursor::new(tar))).await.unwrap();
+        layer
+            .create(new.data(std::io::Cursor::new(tar)))
+            .await
+            .unwrap();
         let task: ElementId = "task://tasks/tool".parse().unwrap();
         let spec = TaskSpec {
             argv: vec!["/bin/tool".into()],
@@ -157,10 +251,19 @@ async fn a_task_stored_with_a_volume_has_its_paths_below_it() {
         let handle = layer.join(handle, &image, JoinHow::root()).await.unwrap();
         let handle = layer.join(handle, &task, JoinHow::Task).await.unwrap();
         // Without the volume its program is nowhere.
-        let alone = layer.bind(handle.clone(), None, BindHow::Plain).await.unwrap();
+        let alone = layer
+            .bind(handle.clone(), None, BindHow::Plain)
+            .await
+            .unwrap();
         let refused = layer.commit(alone).await.unwrap_err();
-        assert!(matches!(refused, CommitError::UnresolvedRequirement { .. }), "{refused:?}");
-        let handle = layer.join(handle, &tools, JoinHow::volume("/opt/tools")).await.unwrap();
+        assert!(
+            matches!(refused, CommitError::UnresolvedRequirement { .. }),
+            "{refused:?}"
+        );
+        let handle = layer
+            .join(handle, &tools, JoinHow::volume("/opt/tools"))
+            .await
+            .unwrap();
         let handle = layer.bind(handle, None, BindHow::Plain).await.unwrap();
         layer.commit(handle).await.unwrap();
         layer.wait(&executor, &task, None).await.unwrap();
@@ -176,7 +279,13 @@ async fn a_task_stored_with_a_volume_has_its_paths_below_it() {
         layer.delete(&tools).await.unwrap();
         assert!(layer.read(&task).await.is_err());
         let told = events(node).await;
-        assert_eq!(told[told.len() - 2..], ["task://tasks/tool deleted", "volume://volumes/tools deleted"]);
+        assert_eq!(
+            told[told.len() - 2..],
+            [
+                "task://tasks/tool deleted",
+                "volume://volumes/tools deleted"
+            ]
+        );
         assert_eq!(layer.exits(&executor, Some(&task)).await.unwrap().len(), 1);
     })
     .await;

@@ -4,7 +4,10 @@
 
 mod composed;
 mod ends;
-#[allow(dead_code, reason = "of an example that is no program here only the workflow is used")]
+#[allow(
+    dead_code,
+    reason = "of an example that is no program here only the workflow is used"
+)]
 mod example;
 mod images;
 mod library;

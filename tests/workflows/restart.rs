@@ -25,7 +25,9 @@ async fn closed_and_opened_again() {
     let on = stage::executor(&node, "on").await.unwrap();
     let running = stage::shell(&node, "running", GOES_ON).await.unwrap();
     let ended = stage::executor(&node, "ended").await.unwrap();
-    let done = stage::shell(&node, "done", "echo done; exit 4").await.unwrap();
+    let done = stage::shell(&node, "done", "echo done; exit 4")
+        .await
+        .unwrap();
     run(&node, &ended, &image, &[&done]).await;
     let exit = layer.wait(&ended, &done, None).await.unwrap();
     let idle = stage::executor(&node, "idle").await.unwrap();
@@ -39,17 +41,25 @@ async fn closed_and_opened_again() {
     for (executor, task) in [(&on, &running), (&meanwhile, &ending)] {
         let handle = layer.compose(executor).await.unwrap();
         let handle = layer.join(handle, &image, JoinHow::root()).await.unwrap();
-        let handle = layer.join(handle, &data, JoinHow::volume("/data")).await.unwrap();
+        let handle = layer
+            .join(handle, &data, JoinHow::volume("/data"))
+            .await
+            .unwrap();
         let handle = layer.join(handle, task, JoinHow::Task).await.unwrap();
         let handle = layer.bind(handle, None, BindHow::Plain).await.unwrap();
         layer.commit(handle).await.unwrap();
-        stage::until_it_says(&node, executor, task, "before").await.unwrap();
+        stage::until_it_says(&node, executor, task, "before")
+            .await
+            .unwrap();
     }
     let told = events(&node).await.len();
 
     node.close().await.unwrap();
     // Nobody watches now.
-    let on_host = place.data().join("volumes/volumes/live").join(data.digest_hex());
+    let on_host = place
+        .data()
+        .join("volumes/volumes/live")
+        .join(data.digest_hex());
     std::fs::write(on_host.join("go"), "").unwrap();
     while !on_host.join("said").exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -59,13 +69,25 @@ async fn closed_and_opened_again() {
     let layer = &node.port_layer;
     assert_eq!(layer.read(&on).await.unwrap().state, State::Running);
     assert_eq!(layer.read(&idle).await.unwrap().state, State::Created);
-    assert_eq!(layer.wait(&ended, &done, None).await.unwrap(), exit, "written once, never changed");
+    assert_eq!(
+        layer.wait(&ended, &done, None).await.unwrap(),
+        exit,
+        "written once, never changed"
+    );
     let seen = layer.wait(&meanwhile, &ending, None).await.unwrap();
     assert_eq!((seen.reason, seen.code), (ExitReason::Exited, Some(9)));
-    stage::until_it_says(&node, &on, &running, "during").await.unwrap();
+    stage::until_it_says(&node, &on, &running, "during")
+        .await
+        .unwrap();
     stop(&node, &on).await;
-    assert_eq!(layer.wait(&on, &running, None).await.unwrap().reason, ExitReason::Cancelled);
-    assert_eq!(stage::output(&node, &on, &running).await.unwrap(), "before\nduring\n");
+    assert_eq!(
+        layer.wait(&on, &running, None).await.unwrap().reason,
+        ExitReason::Cancelled
+    );
+    assert_eq!(
+        stage::output(&node, &on, &running).await.unwrap(),
+        "before\nduring\n"
+    );
     // The one never started can be started.
     let handle = layer.compose(&idle).await.unwrap();
     let handle = layer.bind(handle, None, BindHow::Plain).await.unwrap();
@@ -73,7 +95,10 @@ async fn closed_and_opened_again() {
     assert_eq!(layer.wait(&idle, &done, None).await.unwrap().code, Some(4));
     // Nothing was told twice.
     let all = events(&node).await;
-    let ends = all[told..].iter().filter(|line| line.starts_with("task://tasks/ending unbound exited 9")).count();
+    let ends = all[told..]
+        .iter()
+        .filter(|line| line.starts_with("task://tasks/ending unbound exited 9"))
+        .count();
     assert_eq!(ends, 1, "{:#?}", &all[told..]);
     close(node).await;
 }

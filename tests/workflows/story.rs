@@ -18,8 +18,14 @@ pub(super) struct Place(PathBuf);
 
 impl Place {
     pub(super) fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test starts containerd and needs root");
-        let directory = tempfile::Builder::new().prefix("pl-").tempdir_in("/var/tmp").unwrap();
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test starts containerd and needs root"
+        );
+        let directory = tempfile::Builder::new()
+            .prefix("pl-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
         Self(directory.keep())
     }
 
@@ -81,20 +87,29 @@ pub(super) async fn assert_clean(node: &Node) {
 pub(super) async fn holdings(node: &Node) -> Vec<Finding> {
     let nfs = id("volume://nfs/_");
     let report = node.port_layer.audit().await.unwrap();
-    let of_elements = report.found.into_iter().filter(|audited| audited.owner.as_ref() != Some(&nfs));
+    let of_elements = report
+        .found
+        .into_iter()
+        .filter(|audited| audited.owner.as_ref() != Some(&nfs));
     of_elements.map(|audited| audited.finding).collect()
 }
 
 /// The names of what is there of one class.
 pub(super) async fn held(node: &Node, class: FindingClass) -> Vec<String> {
     let all = holdings(node).await.into_iter();
-    all.filter(|finding| finding.class == class).map(|finding| finding.name).collect()
+    all.filter(|finding| finding.class == class)
+        .map(|finding| finding.name)
+        .collect()
 }
 
 /// Deletes all elements but the built-in ones, users before what they use.
 async fn delete_all(node: &Node) {
     let layer = &node.port_layer;
-    let query = ListQuery { hidden: true, limit: 1000, ..ListQuery::default() };
+    let query = ListQuery {
+        hidden: true,
+        limit: 1000,
+        ..ListQuery::default()
+    };
     let page = layer.list(query).await.unwrap();
     assert!(page.next.is_none() && page.damaged.is_empty());
     let mut left: Vec<ElementId> = page.items.into_iter().map(|element| element.id).collect();
@@ -126,7 +141,11 @@ pub(super) async fn events(node: &Node) -> Vec<String> {
     for (at, event) in events.iter().enumerate() {
         assert_eq!(event.sequence, at as u64 + 1, "the sequence has no holes");
     }
-    events.iter().filter(|event| !is_scenery(event)).map(line).collect()
+    events
+        .iter()
+        .filter(|event| !is_scenery(event))
+        .map(line)
+        .collect()
 }
 
 /// The creation of built-in elements, and the health of the location that is always away.
@@ -139,29 +158,51 @@ fn line(event: &Event) -> String {
     let what = match &event.change {
         Change::Inherited { child } => format!("inherited by {child}"),
         Change::Modified { keys } => format!("modified {}", keys.join(" ")),
-        Change::Unbound { exit: Some(exit), .. } => {
-            let with = exit.code.or(exit.signal).map(|number| format!(" {number}")).unwrap_or_default();
+        Change::Unbound {
+            exit: Some(exit), ..
+        } => {
+            let with = exit
+                .code
+                .or(exit.signal)
+                .map(|number| format!(" {number}"))
+                .unwrap_or_default();
             format!("unbound {}{with}", exit.reason.as_str())
         }
         other => other.as_str().to_owned(),
     };
-    let reconciled = if event.reconciled { " (reconciled)" } else { "" };
+    let reconciled = if event.reconciled {
+        " (reconciled)"
+    } else {
+        ""
+    };
     format!("{} {what}{reconciled}", event.id)
 }
 
 /// The audit rows of an element as lines: verb, revisions, outcome.
 pub(super) async fn rows(node: &Node, id: &str) -> Vec<String> {
-    let rows = node.port_layer.audit_log(&id.parse().unwrap()).await.unwrap();
+    let rows = node
+        .port_layer
+        .audit_log(&id.parse().unwrap())
+        .await
+        .unwrap();
     for (at, row) in rows.iter().enumerate() {
         assert_eq!(row.sequence, at as u64 + 1);
-        assert!(!row.operation.is_empty() && !row.actor.is_empty(), "{row:?}");
+        assert!(
+            !row.operation.is_empty() && !row.actor.is_empty(),
+            "{row:?}"
+        );
     }
     let rows = rows.iter().map(|row| {
         let outcome = match &row.outcome {
             Outcome::Ok => "ok",
             Outcome::Failed(code) => code,
         };
-        format!("{} {}>{} {outcome}", row.verb.as_str(), row.revision_before, row.revision_after)
+        format!(
+            "{} {}>{} {outcome}",
+            row.verb.as_str(),
+            row.revision_before,
+            row.revision_after
+        )
     });
     rows.collect()
 }

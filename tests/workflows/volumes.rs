@@ -18,12 +18,31 @@ fn listing(tar: &[u8]) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in tar::Archive::new(tar).entries().unwrap() {
         let entry = entry.unwrap();
-        let path = entry.path().unwrap().to_string_lossy().trim_matches(['.', '/']).to_owned();
-        let link = entry.link_name().unwrap().map(|to| to.to_string_lossy().into_owned()).unwrap_or_default();
+        let path = entry
+            .path()
+            .unwrap()
+            .to_string_lossy()
+            .trim_matches(['.', '/'])
+            .to_owned();
+        let link = entry
+            .link_name()
+            .unwrap()
+            .map(|to| to.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let header = entry.header();
         // The mode of a link means nothing.
-        let mode = if header.entry_type().is_symlink() { 0 } else { header.mode().unwrap() & 0o7777 };
-        let text = format!("{:?} {mode:o} {}:{} {} {link}", header.entry_type(), header.uid().unwrap(), header.gid().unwrap(), entry.size());
+        let mode = if header.entry_type().is_symlink() {
+            0
+        } else {
+            header.mode().unwrap() & 0o7777
+        };
+        let text = format!(
+            "{:?} {mode:o} {}:{} {} {link}",
+            header.entry_type(),
+            header.uid().unwrap(),
+            header.gid().unwrap(),
+            entry.size()
+        );
         found.insert(path, text);
     }
     found.remove("");
@@ -43,7 +62,12 @@ fn fresh(volume: &str) -> NewElement {
 }
 
 fn directory(place: &Place, volume: &Descriptor) -> PathBuf {
-    place.data().join("volumes").join(volume.id.location()).join("live").join(volume.id.digest_hex())
+    place
+        .data()
+        .join("volumes")
+        .join(volume.id.location())
+        .join("live")
+        .join(volume.id.digest_hex())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,12 +75,20 @@ async fn fresh_volume() {
     on_node(async |node, place| {
         let made = e04_fresh_volume::workflow(node).await.unwrap();
         assert_eq!((made.checksum, made.size, made.revision), (None, 0, 1));
-        assert_eq!(content(node, &made.id).await, BTreeMap::new(), "no lost+found either");
+        assert_eq!(
+            content(node, &made.id).await,
+            BTreeMap::new(),
+            "no lost+found either"
+        );
         let root = std::fs::metadata(directory(place, &made)).unwrap();
         assert_eq!(std::os::unix::fs::MetadataExt::mode(&root) & 0o7777, 0o755);
         assert_eq!(events(node).await, ["volume://volumes/data created"]);
         assert_eq!(rows(node, "volume://volumes/data").await, ["create 0>1 ok"]);
-        assert_eq!(holdings(node).await.len(), 1, "its directory and nothing else");
+        assert_eq!(
+            holdings(node).await.len(),
+            1,
+            "its directory and nothing else"
+        );
     })
     .await;
 }
@@ -96,19 +128,31 @@ async fn nfs_volume() {
         let on_server = place.exports().join("volumes").join(&digest);
         let root = std::fs::metadata(&on_server).unwrap();
         use std::os::unix::fs::MetadataExt;
-        assert_eq!((root.uid(), root.gid(), root.mode() & 0o7777), (1000, 1000, 0o755));
-        let note = place.exports().join("volumes_metadata").join(&digest).join("id");
+        assert_eq!(
+            (root.uid(), root.gid(), root.mode() & 0o7777),
+            (1000, 1000, 0o755)
+        );
+        let note = place
+            .exports()
+            .join("volumes_metadata")
+            .join(&digest)
+            .join("id");
         assert_eq!(std::fs::read_to_string(note).unwrap(), made.id.as_str());
         std::fs::write(on_server.join("from-elsewhere"), "x").unwrap();
         assert!(content(node, &made.id).await.contains_key("from-elsewhere"));
         assert_eq!(events(node).await, ["volume://nfs/shared created"]);
         assert_eq!(rows(node, "volume://nfs/shared").await, ["create 0>1 ok"]);
-        assert_eq!(rows(node, "volume://away/shared").await, Vec::<String>::new());
+        assert_eq!(
+            rows(node, "volume://away/shared").await,
+            Vec::<String>::new()
+        );
         let away = node.port_layer.read(&id("volume://away/shared")).await;
         assert!(matches!(away, Err(ReadError::NotFound { .. })), "{away:?}");
 
         node.port_layer.delete(&made.id).await.unwrap();
-        let left: Vec<_> = std::fs::read_dir(place.exports().join("volumes")).unwrap().collect();
+        let left: Vec<_> = std::fs::read_dir(place.exports().join("volumes"))
+            .unwrap()
+            .collect();
         assert!(left.is_empty(), "{left:?}");
     })
     .await;
@@ -125,9 +169,18 @@ async fn nfs_volume_from_parent() {
         assert_eq!(events(node).await, [format!("{image} created")]);
         assert_eq!(rows(node, volume.as_str()).await, Vec::<String>::new());
         // A volume is no parent there either.
-        node.port_layer.create(fresh("volume://volumes/parent")).await.unwrap();
-        let refused = node.port_layer.create(fresh(volume.as_str()).parent(id("volume://volumes/parent"))).await;
-        assert!(matches!(refused, Err(CreateError::InvalidParent { .. })), "{refused:?}");
+        node.port_layer
+            .create(fresh("volume://volumes/parent"))
+            .await
+            .unwrap();
+        let refused = node
+            .port_layer
+            .create(fresh(volume.as_str()).parent(id("volume://volumes/parent")))
+            .await;
+        assert!(
+            matches!(refused, Err(CreateError::InvalidParent { .. })),
+            "{refused:?}"
+        );
     })
     .await;
 }

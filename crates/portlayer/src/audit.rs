@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::PortLayer;
-use crate::element::{health, Body, ElementId, Kind, Record, State};
+use crate::element::{Body, ElementId, Kind, Record, State, health};
 use crate::ledger::LedgerError;
 use crate::runtime::{ContainerId, Finding, FindingClass, RuntimeError};
 use crate::store::StoreError;

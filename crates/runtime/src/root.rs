@@ -248,10 +248,7 @@ fn check_target(
         Some((outer, rest))
     });
     let (found, writable) = match covering {
-        None => (
-            stat(root, &mount.target),
-            takes_new_directories(&plan.root),
-        ),
+        None => (stat(root, &mount.target), takes_new_directories(&plan.root)),
         Some((outer, rest)) => match (&outer.source, &outer.sub_path) {
             (MountSource::Path(path), None) => {
                 let directory = crate::users::open_root(path)

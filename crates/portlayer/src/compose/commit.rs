@@ -162,7 +162,8 @@ impl Driver {
                 let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
                 let failures = steps.undo(undo).await;
                 let used_up = (!failures.is_empty()).then_some(generation);
-                self.unclaim(prepared, operation, used_up, error.class().reason).await;
+                self.unclaim(prepared, operation, used_up, error.class().reason)
+                    .await;
                 Err(error)
             }
         }
@@ -226,7 +227,8 @@ impl Driver {
                     let steps =
                         self.steps(&prepared.record, &container, &scope, &prepared.resolved);
                     steps.undo(undo).await;
-                    self.unclaim(prepared, operation, None, error.class().reason).await;
+                    self.unclaim(prepared, operation, None, error.class().reason)
+                        .await;
                     return Err(error);
                 }
             }
@@ -416,7 +418,8 @@ impl Driver {
                 tracing::error!(executor = %self.executor, %error, "purging a half-made container failed");
             }
         }
-        self.unclaim(prepared, operation, used_up, failed.source.class().reason).await;
+        self.unclaim(prepared, operation, used_up, failed.source.class().reason)
+            .await;
         CommitError::Step {
             executor: self.executor.clone(),
             element: failed.element,
