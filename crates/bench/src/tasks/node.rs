@@ -11,6 +11,9 @@ use tokio::process::Command;
 use crate::busybox::Busybox;
 use crate::command::succeed;
 
+/// The node's directory in the benchmark's.
+const DIRECTORY: &str = "node";
+
 /// An open port layer whose private containerd holds the workload's image, for the variants that use it directly.
 pub(crate) struct Node {
     /// For what the variants keep; the node has a directory of its own in it.
@@ -22,7 +25,7 @@ pub(crate) struct Node {
 impl Node {
     /// Starts it below `directory` and imports the image.
     pub(crate) async fn start(directory: &Path) -> Result<Self> {
-        let inner = portlayer_node::open(&Config::new(directory.join("node"))).await?;
+        let inner = portlayer_node::open(&Config::new(directory.join(DIRECTORY))).await?;
         let node = Self {
             directory: directory.to_owned(),
             inner,
@@ -51,7 +54,12 @@ impl Node {
         // Containers of ctr and of the direct client have their runc state where containerd's default puts it;
         // runc leaves the directory of a namespace.
         let state = Path::new("/run/containerd/runc").join(self.namespace());
-        self.inner.remove().await?;
+        let removed = self.inner.remove().await;
+        if let Err(error) = removed {
+            // A port layer that does not close must not leave its containerd behind.
+            portlayer_node::clean(&self.directory.join(DIRECTORY))?;
+            return Err(error.into());
+        }
         match std::fs::remove_dir_all(&state) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
