@@ -235,8 +235,8 @@ fn show(options: &Options, baseline: Option<Results>, results: &Results) -> Resu
         Some(baseline) => Some(baseline),
         None => compare::newest_older(&options.output, &results.commit)?,
     };
-    if let Some(baseline) = baseline {
-        println!("{}", compare::table(&baseline, results));
+    if let Some(table) = baseline.and_then(|baseline| compare::table(&baseline, results)) {
+        println!("{table}");
     }
     let shown = [
         ("task_exit_spaced", Some(names::CTR)),

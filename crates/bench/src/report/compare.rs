@@ -46,8 +46,8 @@ pub(crate) fn write(directory: &Path, results: &Results, keep: bool) -> Result<V
     Ok(paths)
 }
 
-/// Every figure both runs have: before, now, and now as a multiple of before.
-pub(crate) fn table(before: &Results, now: &Results) -> String {
+/// Every figure both runs have: before, now, and now as a multiple of before; `None` when there is no such figure.
+pub(crate) fn table(before: &Results, now: &Results) -> Option<String> {
     let mut rows = Vec::new();
     for group in &now.groups {
         let Some(old) = before.group(&group.key) else {
@@ -66,6 +66,9 @@ pub(crate) fn table(before: &Results, now: &Results) -> String {
             ]);
         }
     }
+    if rows.is_empty() {
+        return None;
+    }
     let note = if before.machine.favordynmods == now.machine.favordynmods
         && before.machine.kernel == now.machine.kernel
         && before.machine.cpus == now.machine.cpus
@@ -80,5 +83,6 @@ pub(crate) fn table(before: &Results, now: &Results) -> String {
         now.commit.clone(),
         "ratio".to_owned(),
     ];
-    table::titled("Beside the earlier run", note, header, rows.into_iter())
+    let rows = rows.into_iter();
+    Some(table::titled("Beside the earlier run", note, header, rows))
 }
