@@ -15,7 +15,9 @@ use portlayer_runtime::volume::{
     BlockConfig, BlockVolumes, CowConfig, CowVolumes, KernelNfs, NfsConfig, NfsMount,
     NfsTargetError, NfsVolumes, TmpfsVolumes,
 };
-use portlayer_runtime::{Containerd, Engine, EngineConfig, EngineError, Places};
+use portlayer_runtime::{
+    Containerd, Engine, EngineConfig, EngineError, LogBounds, Places, SNAPSHOTTER,
+};
 use thiserror::Error;
 
 use crate::config::{Backing, Config, LocationConfig};
@@ -86,11 +88,16 @@ pub async fn open(config: &Config) -> Result<Node, OpenError> {
 /// [`open`] with another way to mount NFS exports: for tests, and for hosts where somebody else mounts them.
 pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, OpenError> {
     let engine = EngineConfig {
-        containerd: config.engine.containerd.display().to_string(),
+        containerd: config.engine.containerd.clone(),
+        runc: config.engine.runc.clone(),
+        logs: LogBounds {
+            segment_bytes: config.logs.file_bytes,
+            segments: config.logs.files,
+        },
         ..EngineConfig::new(&config.data_dir)
     };
     let runtime = Arc::new(Containerd::open(Engine::start(engine).await?).await?);
-    let connection = Connection::new(runtime.client(), &config.engine.snapshotter);
+    let connection = Connection::new(runtime.client(), SNAPSHOTTER);
     let mut locations = Vec::new();
     for location in &config.locations {
         let store = store_of(location, &config.data_dir, &connection, &nfs);

@@ -275,9 +275,9 @@ impl From<EngineError> for Failure {
                 Some("another portlayer command runs on this node; wait for it to end")
             }
             EngineError::PathTooLong(_) => Some("choose a shorter --data-dir"),
-            EngineError::Program { .. } => {
-                Some("install containerd and runc, or name it with PORTLAYER_CONTAINERD")
-            }
+            EngineError::Program { .. } => Some(
+                "install containerd and runc, or name them with PORTLAYER_CONTAINERD and PORTLAYER_RUNC",
+            ),
             EngineError::Ended { .. } | EngineError::Silent { .. } | EngineError::Io { .. } => None,
         };
         let mut failure = Failure::new(ErrorKind::Unavailable, error);

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use portlayer_node::config::{self as settings, EngineMode, Environment, Flags};
+use portlayer_node::config::{self as settings, Environment, Flags};
 
 use context::Context;
 use element::KindArgs;
@@ -54,18 +54,6 @@ struct Global {
     /// Directory of everything persistent [env: PORTLAYER_DATA_DIR]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Node")]
     data_dir: Option<PathBuf>,
-    /// private = our own containerd below the data directory, system = the one at --address [env: PORTLAYER_ENGINE]
-    #[arg(long, global = true, value_name = "MODE", help_heading = "Node")]
-    engine: Option<EngineMode>,
-    /// Socket of the system's containerd [env: PORTLAYER_ADDRESS, CONTAINERD_ADDRESS]
-    #[arg(long, global = true, value_name = "SOCKET", help_heading = "Node")]
-    address: Option<PathBuf>,
-    /// containerd namespace [env: PORTLAYER_NAMESPACE, CONTAINERD_NAMESPACE]
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Node")]
-    namespace: Option<String>,
-    /// Open the port layer in this process (the only way until there is a daemon)
-    #[arg(long, global = true, help_heading = "Node")]
-    embedded: bool,
     /// Show the causes of errors and log what happens (RUST_LOG has the last word)
     #[arg(long, global = true, help_heading = "Display")]
     debug: bool,
@@ -188,9 +176,6 @@ fn execute(cli: Cli) -> Outcome {
     let flags = Flags {
         config: global.config,
         data_dir: global.data_dir,
-        engine: global.engine,
-        address: global.address,
-        namespace: global.namespace,
     };
     let color = global.color.decide(
         |name| std::env::var(name).ok(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{EngineMode, LocationConfig};
+use super::LocationConfig;
 
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -20,12 +20,8 @@ pub(super) struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Engine {
-    pub(super) mode: Option<EngineMode>,
-    pub(super) address: Option<PathBuf>,
-    pub(super) namespace: Option<String>,
-    pub(super) snapshotter: Option<String>,
-    pub(super) containerd: Option<PathBuf>,
-    pub(super) cgroup_parent: Option<String>,
+    pub(super) containerd: Option<String>,
+    pub(super) runc: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,23 +1,27 @@
 //! Configuration: what a node needs to know to open, each value with where it came from.
 //!
-//! A value is taken from the first of: flag, environment (`PORTLAYER_*`, and containerd's own `CONTAINERD_ADDRESS`
-//! and `CONTAINERD_NAMESPACE`), file, default. There are no globals: [`load`] gets the flags, the environment and
-//! the file system it may look at, and returns one plain value.
+//! A value is taken from the first of: flag, environment (`PORTLAYER_*`), file, default. There are no globals:
+//! [`load`] gets the flags, the environment and the file system it may look at, and returns one plain value.
 
 mod file;
 mod location;
 mod resolve;
 mod size;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
 use portlayer::element::Kind;
+use portlayer_runtime::LogBounds;
 use serde::Serialize;
 use thiserror::Error;
 
 pub use location::{Backing, LocationConfig};
-pub use resolve::{Environment, Flags, Loaded, Origin, Setting, load};
+pub use resolve::{Flags, Loaded, load};
 pub use size::{SizeError, parse_size};
+pub use source::{Environment, Origin, Setting};
 
 /// Everything a node needs to open. Values are final: nothing in it is looked up again.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,43 +38,13 @@ pub struct Config {
     pub logs: LogSettings,
 }
 
-/// Which containerd is used.
+/// The programs of the private engine: names, searched in `PATH`, or absolute paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EngineConfig {
-    /// Our own or the system's.
-    pub mode: EngineMode,
-    /// Socket of the system's containerd. Not used by a private engine, which has its own.
-    pub address: PathBuf,
-    /// containerd namespace everything of ours is in.
-    pub namespace: String,
-    /// Snapshotter for images and root file systems.
-    pub snapshotter: String,
-    /// Program of the private containerd; a name without `/` is searched in `PATH`.
-    pub containerd: PathBuf,
-    /// Parent of all our cgroups, absolute below each hierarchy.
-    pub cgroup_parent: String,
-}
-
-/// Whose containerd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EngineMode {
-    /// Started by us below the data directory, shared with nobody.
-    Private,
-    /// The one that listens at `address`.
-    System,
-}
-
-impl std::str::FromStr for EngineMode {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "private" => Ok(EngineMode::Private),
-            "system" => Ok(EngineMode::System),
-            _ => Err("expected private or system"),
-        }
-    }
+    /// containerd.
+    pub containerd: String,
+    /// The OCI runtime.
+    pub runc: String,
 }
 
 /// How the ledger is kept.
@@ -82,12 +56,12 @@ pub struct LedgerSettings {
     pub event_retention: u64,
 }
 
-/// How much output of tasks is stored.
+/// How much output is stored per task and executor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogSettings {
-    /// Bytes of one log file before it is rotated.
+    /// Bytes of one log file, over both streams, before the next is begun.
     pub file_bytes: u64,
-    /// Files kept per task, the newest included.
+    /// Files kept, the newest included.
     pub files: u32,
 }
 
@@ -103,10 +77,7 @@ impl Config {
                 cache_bytes: 32 << 20,
                 event_retention: 1_000_000,
             },
-            logs: LogSettings {
-                file_bytes: 16 << 20,
-                files: 4,
-            },
+            logs: LogSettings::default(),
         }
     }
 
@@ -121,15 +92,22 @@ impl Config {
 }
 
 impl Default for EngineConfig {
-    /// A private containerd from `PATH`, namespace `portlayer`, overlay snapshots.
+    /// `containerd` and `runc` from `PATH`.
     fn default() -> Self {
         Self {
-            mode: EngineMode::Private,
-            address: PathBuf::from("/run/containerd/containerd.sock"),
-            namespace: "portlayer".to_owned(),
-            snapshotter: "overlayfs".to_owned(),
-            containerd: PathBuf::from("containerd"),
-            cgroup_parent: "/portlayer".to_owned(),
+            containerd: "containerd".to_owned(),
+            runc: "runc".to_owned(),
+        }
+    }
+}
+
+impl Default for LogSettings {
+    /// The bounds of the engine.
+    fn default() -> Self {
+        let bounds = LogBounds::default();
+        Self {
+            file_bytes: bounds.segment_bytes,
+            files: bounds.segments,
         }
     }
 }

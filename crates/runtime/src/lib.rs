@@ -32,3 +32,5 @@ pub mod volume;
 pub use client::{BadName, Client, Headers, Service};
 pub use containerd::Containerd;
 pub use engine::{Engine, EngineConfig, EngineError, Places};
+pub use io::LogBounds;
+pub use probe::SNAPSHOTTER;

@@ -22,8 +22,8 @@ const NEEDED: &[&str] = &[
     "tasks",
 ];
 
-/// The snapshotter that makes root file systems.
-pub(crate) const SNAPSHOTTER: &str = "overlayfs";
+/// The snapshotter that makes root file systems; images and volumes made of snapshots have to be in the same one.
+pub const SNAPSHOTTER: &str = "overlayfs";
 
 /// Asks containerd, the OCI runtime and the kernel. An error says what is missing; what is only degraded is a warning.
 pub(crate) async fn probe(engine: &Engine) -> Result<RuntimeInfo, RuntimeError> {

@@ -3,7 +3,6 @@
 use std::os::unix::net::UnixStream;
 
 use clap::{Args, Subcommand};
-use portlayer_node::config::EngineMode;
 
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
@@ -39,11 +38,6 @@ enum Verb {
 
 pub(crate) async fn run(args: EngineArgs, context: &Context) -> Outcome {
     let config = context.config();
-    if config.engine.mode == EngineMode::System {
-        return Err(Failure::usage(
-            "the system's containerd is not ours to manage",
-        ));
-    }
     match args.verb {
         Verb::Status { output } => {
             let socket = config.data_dir.join("containerd.sock");

@@ -22,7 +22,7 @@ use containerd_client::tonic::{Code, Status};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
-use crate::{client::Client, host};
+use crate::{client::Client, host, io::LogBounds};
 
 /// How long a new containerd may take until it serves. It takes a tenth of a second; a slow disk may need more.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// The longest path a unix socket can have on Linux, without the closing zero.
 const SOCKET_PATH_BYTES: usize = 107;
 
-/// Which programs to start.
+/// Which programs to start and how much they may leave.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// Private directory; made when missing. Must be on a file system that can be the upper layer of an overlay.
@@ -42,15 +42,18 @@ pub struct EngineConfig {
     pub containerd: String,
     /// The OCI runtime, a name in PATH or a path.
     pub runc: String,
+    /// How much output of a task is stored.
+    pub logs: LogBounds,
 }
 
 impl EngineConfig {
-    /// The usual programs, in this directory.
+    /// The usual programs and bounds, in this directory.
     pub fn new(directory: impl Into<PathBuf>) -> EngineConfig {
         EngineConfig {
             directory: directory.into(),
             containerd: "containerd".into(),
             runc: "runc".into(),
+            logs: LogBounds::default(),
         }
     }
 }

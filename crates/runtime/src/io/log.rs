@@ -19,13 +19,14 @@ use super::segment::{self, ENTRY_BYTES, Entry};
 /// How much is moved at once: the capacity of a FIFO.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// How large a log may get.
+/// How large the stored output of one task in one executor may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogBounds {
-    /// A segment that reached this size, over both streams, is followed by a new one.
-    pub(crate) segment_bytes: u64,
-    /// The oldest segment goes when there are more.
-    pub(crate) segments: usize,
+pub struct LogBounds {
+    /// A segment that reached this many bytes, over both streams, is followed by a new one; at least 1. It may end up
+    /// larger by the capacity of a FIFO.
+    pub segment_bytes: u64,
+    /// The oldest segment goes when there are more, the one being written included; at least 1.
+    pub segments: u32,
 }
 
 impl Default for LogBounds {
@@ -284,10 +285,8 @@ impl Writer {
             self.indexed,
         ) = (next, index, data, [0; 2], [0; 2]);
         let segments = segment::list(&self.directory)?;
-        for &old in segments
-            .iter()
-            .take(segments.len().saturating_sub(self.bounds.segments))
-        {
+        let kept = usize::try_from(self.bounds.segments).unwrap_or(usize::MAX);
+        for &old in segments.iter().take(segments.len().saturating_sub(kept)) {
             segment::remove(&self.directory, old)?;
         }
         Ok(())

@@ -9,7 +9,8 @@ mod pump;
 mod read;
 mod segment;
 
-pub(crate) use log::{LogBounds, Logs, Stream};
+pub use log::LogBounds;
+pub(crate) use log::{Logs, Stream};
 pub(crate) use pump::{Drained, Output, Pump, Readiness, Source, Watched};
 pub(crate) use read::reader;
 

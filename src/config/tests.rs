@@ -1,0 +1,200 @@
+//! What a configuration comes to.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use portlayer::element::Kind;
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    Environment {
+        variables: variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        root: true,
+        system_file: PathBuf::from("/nonexistent/portlayer.toml"),
+    }
+}
+
+fn file(text: &str) -> (tempfile::TempDir, Flags) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    let flags = Flags {
+        config: Some(path),
+        ..Flags::default()
+    };
+    (dir, flags)
+}
+
+fn origin(loaded: &Loaded, key: &str) -> String {
+    let setting = loaded.settings.iter().find(|s| s.key == key).unwrap();
+    setting.origin.to_string()
+}
+
+#[test]
+fn flag_beats_environment_beats_file_beats_default() {
+    let bare = load(&Flags::default(), &environment(&[])).unwrap();
+    assert_eq!(bare.config.data_dir, Path::new("/var/lib/portlayer"));
+    assert_eq!(origin(&bare, "data_dir"), "default");
+
+    let (_dir, mut flags) = file("data_dir = '/from-file'\n");
+    let loaded = load(&flags, &environment(&[])).unwrap();
+    assert_eq!(loaded.config.data_dir, Path::new("/from-file"));
+    assert!(origin(&loaded, "data_dir").starts_with("file /"));
+
+    let variables = environment(&[("PORTLAYER_DATA_DIR", "/variable")]);
+    let loaded = load(&flags, &variables).unwrap();
+    assert_eq!(loaded.config.data_dir, Path::new("/variable"));
+    assert_eq!(
+        origin(&loaded, "data_dir"),
+        "environment PORTLAYER_DATA_DIR"
+    );
+    let empty = environment(&[("PORTLAYER_DATA_DIR", "")]);
+    let loaded = load(&flags, &empty).unwrap();
+    assert_eq!(loaded.config.data_dir, Path::new("/from-file"));
+
+    flags.data_dir = Some("/flag".into());
+    let loaded = load(&flags, &variables).unwrap();
+    assert_eq!(loaded.config.data_dir, Path::new("/flag"));
+    assert_eq!(origin(&loaded, "data_dir"), "flag --data-dir");
+}
+
+#[test]
+fn programs_and_bounds_of_logs_are_settings() {
+    let bare = load(&Flags::default(), &environment(&[])).unwrap().config;
+    assert_eq!(bare.engine, EngineConfig::default());
+    let bounds = portlayer_runtime::LogBounds::default();
+    assert_eq!(
+        (bare.logs.file_bytes, bare.logs.files),
+        (bounds.segment_bytes, bounds.segments)
+    );
+    let (_dir, flags) =
+        file("[engine]\ncontainerd = '/opt/containerd'\n[logs]\nfile = '64k'\nfiles = 2\n");
+    let variables = environment(&[("PORTLAYER_RUNC", "crun"), ("PORTLAYER_LOG_FILES", "3")]);
+    let config = load(&flags, &variables).unwrap().config;
+    assert_eq!(config.engine.containerd, "/opt/containerd");
+    assert_eq!(config.engine.runc, "crun");
+    assert_eq!((config.logs.file_bytes, config.logs.files), (64 << 10, 3));
+}
+
+#[test]
+fn data_go_where_the_user_expects_them() {
+    let root = load(&Flags::default(), &environment(&[("HOME", "/root")])).unwrap();
+    assert_eq!(root.config.data_dir, Path::new("/var/lib/portlayer"));
+    let mut user = environment(&[("HOME", "/home/u")]);
+    user.root = false;
+    let loaded = load(&Flags::default(), &user).unwrap();
+    assert_eq!(
+        loaded.config.data_dir,
+        Path::new("/home/u/.local/state/portlayer")
+    );
+    let xdg = environment(&[("HOME", "/root"), ("XDG_STATE_HOME", "/srv/state")]);
+    let loaded = load(&Flags::default(), &xdg).unwrap();
+    assert_eq!(loaded.config.data_dir, Path::new("/srv/state/portlayer"));
+    let mut homeless = environment(&[]);
+    homeless.root = false;
+    assert!(matches!(
+        load(&Flags::default(), &homeless),
+        Err(ConfigError::NoDataDir)
+    ));
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it() {
+    for (text, key) in [
+        ("dat_dir = '/x'", "dat_dir"),
+        ("[engine]\nadress = '/x'", "adress"),
+        ("[engine]\nmode = 'system'", "mode"),
+        ("[engine]\nnamespace = 'x'", "namespace"),
+        (
+            "[[locations]]\nname = 'a'\nkinds = ['image']\ncolour = 'red'",
+            "colour",
+        ),
+    ] {
+        let (_dir, flags) = file(text);
+        let error = load(&flags, &environment(&[])).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn bad_values_name_key_and_origin() {
+    for (text, key) in [
+        ("data_dir = 'relative'", "data_dir"),
+        ("[ledger]\ncache = '12 apples'", "ledger.cache"),
+        ("[logs]\nfiles = 0", "logs.files"),
+        ("[logs]\nfile = '100'", "logs.file"),
+        ("[engine]\nrunc = ''", "engine.runc"),
+        ("[engine]\ncontainerd = './containerd'", "engine.containerd"),
+        (
+            "[[locations]]\nname = 'builtin'\nkinds = ['task']",
+            "locations[0].name",
+        ),
+        (
+            "[[locations]]\nname = 'A'\nkinds = ['task']",
+            "locations[0].name",
+        ),
+        (
+            "[[locations]]\nname = 'a'\nkinds = ['image']",
+            "locations[0].backing",
+        ),
+        (
+            "[[locations]]\nname = 'a'\nkinds = []",
+            "locations[0].kinds",
+        ),
+    ] {
+        let (_dir, flags) = file(text);
+        let error = load(&flags, &environment(&[])).unwrap_err();
+        let ConfigError::Value {
+            key: found,
+            origin: Origin::File(_),
+            ..
+        } = &error
+        else {
+            panic!("{text}: {error}");
+        };
+        assert_eq!(found, key);
+    }
+    let error = load(
+        &Flags::default(),
+        &environment(&[("PORTLAYER_LOG_FILES", "many")]),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "logs.files from environment PORTLAYER_LOG_FILES: invalid digit found in string"
+    );
+}
+
+#[test]
+fn a_file_gives_all_locations() {
+    let (_dir, flags) = file(
+        "[[locations]]\nname = 'disk'\nkinds = ['volume']\npolicy = 'create-only'\n\
+         backing = { type = 'block', size = '2GiB' }\n",
+    );
+    let config = load(&flags, &environment(&[])).unwrap().config;
+    assert_eq!(config.locations.len(), 1);
+    assert_eq!(
+        config.locations[0].backing,
+        Backing::Block {
+            path: None,
+            size: 2 << 30
+        }
+    );
+    assert_eq!(config.default_location(Kind::Volume), Some("disk"));
+    assert_eq!(config.default_location(Kind::Image), None);
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_exist() {
+    let flags = Flags {
+        config: Some("/nonexistent/x.toml".into()),
+        ..Flags::default()
+    };
+    assert!(matches!(
+        load(&flags, &environment(&[])),
+        Err(ConfigError::Read { .. })
+    ));
+}
