@@ -16,7 +16,6 @@
 
 mod error;
 pub mod fake;
-mod fake_process;
 mod found;
 mod log;
 mod name;

@@ -2,8 +2,8 @@
 
 use tokio::sync::{mpsc, watch};
 
-use super::{ProcessExit, ProcessPlan, RuntimeErrorKind};
 use crate::element::ElementId;
+use crate::runtime::{ProcessExit, ProcessPlan, RuntimeErrorKind};
 use crate::task::ExitReason;
 use crate::time::Timestamp;
 
