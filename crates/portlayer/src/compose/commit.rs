@@ -2,33 +2,25 @@
 //! the engine, the result in one transaction after the last step that can be undone. What cannot be undone - stopping
 //! tasks, unmounting - comes after that and is reported by element.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod after;
+mod write;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use after::interim;
+use write::{Writing, intent};
 
-use super::diff::{Action, Change, Live as Changes};
-use super::driver::{Driver, Live, Process};
-use super::intent::Intent;
+use super::diff::{Action, Live as Changes};
+use super::driver::Driver;
+use super::live::Live;
 use super::prepare::Prepared;
-use super::record::{self, NewRuns, TxnError};
-use super::steps::{Failed, Start, Undo};
+use super::steps::Start;
 use super::{CommitError, CommitResult, Composition, ElementResult, Handle, RunId, StepError};
 use crate::Operation;
 use crate::element::{ElementId, State};
 use crate::error::Classify;
-use crate::runtime::{ContainerId, ProcessId, RuntimeErrorKind, Scope};
-use crate::task::ExitReason;
-use crate::time::Timestamp;
-
-/// What is written about a commit.
-struct Writing<'a> {
-    operation: &'a Operation,
-    wanted: Composition,
-    changes: BTreeMap<ElementId, Vec<Change>>,
-    starts: Vec<Start>,
-    started: bool,
-}
+use crate::runtime::{ContainerId, RuntimeErrorKind, Scope};
 
 impl Driver {
     pub(super) async fn commit(
@@ -190,6 +182,18 @@ impl Driver {
                 why: "nothing can be started in a frozen container: resume it first",
             });
         }
+        let (wanted, deferred) = interim(prepared, changes);
+        let mut first = prepared.difference.changes.clone();
+        first.iter_mut().for_each(|(id, changes)| {
+            changes.retain(|change| !deferred.contains(&(id.clone(), *change)))
+        });
+        let writing = Writing {
+            operation,
+            wanted,
+            changes: first,
+            starts: starts.clone(),
+            started: false,
+        };
         let scope = Scope::new(&container, prepared.record.revision);
         if !changes.attaches.is_empty() || !starts.is_empty() {
             let intent = intent(prepared, committed.generation, &starts, false);
@@ -200,18 +204,6 @@ impl Driver {
                 let failures = steps.undo(undo).await;
                 return Err(self.fail(prepared, operation, failed, failures, None).await);
             }
-            let (wanted, deferred) = interim(prepared, changes);
-            let mut first = prepared.difference.changes.clone();
-            first.iter_mut().for_each(|(id, changes)| {
-                changes.retain(|change| !deferred.contains(&(id.clone(), *change)))
-            });
-            let writing = Writing {
-                operation,
-                wanted,
-                changes: first,
-                starts: starts.clone(),
-                started: false,
-            };
             let watched = self.waits.len();
             self.add_processes(prepared, &starts);
             match self.write(prepared, writing, false).await {
@@ -233,127 +225,9 @@ impl Driver {
                 }
             }
         } else {
-            let (wanted, deferred) = interim(prepared, changes);
-            let mut first = prepared.difference.changes.clone();
-            first.iter_mut().for_each(|(id, changes)| {
-                changes.retain(|change| !deferred.contains(&(id.clone(), *change)))
-            });
-            let writing = Writing {
-                operation,
-                wanted,
-                changes: first,
-                starts: Vec::new(),
-                started: false,
-            };
             result.revision = self.write(prepared, writing, true).await?.0;
         }
         self.after(prepared, changes, operation, result).await
-    }
-
-    /// What cannot be undone: stops, then unmounts, then the record of what they made possible.
-    async fn after(
-        &mut self,
-        prepared: &Prepared,
-        changes: &Changes,
-        operation: &Operation,
-        result: &mut CommitResult,
-    ) -> Result<u64, CommitError> {
-        self.stop_all(prepared, &changes.stops).await;
-        let container = ContainerId::new(&self.executor, prepared.body.composition.generation);
-        let (_, mut deferred) = interim(prepared, changes);
-        for (id, target) in &changes.detaches {
-            if self.live.is_none() {
-                break;
-            }
-            let detached = self.node.runtime.detach_mount(&container, target).await;
-            if let Err(error) = detached {
-                deferred.retain(|(of, _)| of != id);
-                result
-                    .elements
-                    .insert(id.clone(), ElementResult::Error(error.into()));
-                continue;
-            }
-            self.forget_volume(id).await;
-        }
-        // The ends of stopped tasks were recorded meanwhile.
-        let Ok((record, body)) = self.node.executor(&self.executor) else {
-            // With its last task gone it may have been deleted at once: the commit was done.
-            return Ok(result.revision);
-        };
-        if deferred.is_empty() {
-            return Ok(record.revision);
-        }
-        let mut wanted = body.composition;
-        let mut changes: BTreeMap<ElementId, Vec<Change>> = BTreeMap::new();
-        for (id, change) in deferred {
-            match (change, wanted.joined.get_mut(&id)) {
-                (Change::Leaves, _) => drop(wanted.joined.remove(&id)),
-                (_, Some(joined)) => joined.bound = false,
-                (_, None) => {}
-            }
-            changes.entry(id).or_default().push(change);
-        }
-        let writing = Writing {
-            operation,
-            wanted,
-            changes,
-            starts: Vec::new(),
-            started: false,
-        };
-        let prepared = Prepared {
-            record,
-            ..Prepared::clone(prepared)
-        };
-        Ok(self.write(&prepared, writing, false).await?.0)
-    }
-
-    async fn stop_all(&mut self, prepared: &Prepared, tasks: &[ElementId]) {
-        if tasks.is_empty() {
-            return;
-        }
-        if prepared.record.state == State::Paused
-            && let Some(live) = &self.live
-            && let Err(error) = self.node.runtime.set_paused(&live.container, false).await
-        {
-            tracing::warn!(executor = %self.executor, %error, "thawing a container to stop its tasks failed");
-        }
-        for task in tasks {
-            self.stop_in_background(task, ExitReason::Cancelled);
-        }
-        // Other tasks may end meanwhile: every end is recorded as it comes.
-        while tasks.iter().any(|task| self.runs(task)) {
-            match self.waits.join_next().await {
-                Some(end) => self.on_end(end).await,
-                None => return,
-            }
-        }
-    }
-
-    fn runs(&self, task: &ElementId) -> bool {
-        self.live
-            .as_ref()
-            .is_some_and(|live| live.processes.contains_key(task))
-    }
-
-    async fn forget_volume(&mut self, id: &ElementId) {
-        let Some(live) = &mut self.live else { return };
-        let Some(at) = live
-            .resolved
-            .volumes
-            .iter()
-            .position(|v| v.record.id == *id)
-        else {
-            return;
-        };
-        let volume = live.resolved.volumes.remove(at);
-        let (Some(Undo::Detach(_, keys)), Some(store)) =
-            (super::steps::detach(&volume), self.node.store(id))
-        else {
-            return;
-        };
-        if let Err(error) = store.detach(id, &keys, &self.executor).await {
-            tracing::warn!(volume = %id, executor = %self.executor, %error, "detaching a volume failed");
-        }
     }
 
     pub(super) fn starts(
@@ -369,196 +243,6 @@ impl Driver {
         };
         tasks.iter().enumerate().map(start).collect()
     }
-
-    async fn claim(&self, prepared: &Prepared, intent: &Intent) -> Result<(), CommitError> {
-        let (executor, wanted) = (self.executor.clone(), prepared.draft.wanted.clone());
-        let intent = intent.clone();
-        let claimed: Result<(), TxnError> = self
-            .node
-            .ledger
-            .write(move |txn| record::claim(txn, &executor, &wanted, &intent.claims, Some(&intent)))
-            .await;
-        claimed.map_err(|error| error.into_commit(&self.executor, &self.node))
-    }
-
-    async fn unclaim(
-        &self,
-        prepared: &Prepared,
-        operation: &Operation,
-        generation: Option<u32>,
-        why: &'static str,
-    ) {
-        let (executor, operation) = (self.executor.clone(), operation.clone());
-        let claims = prepared.difference.claims();
-        let outcome: Result<(), TxnError> = self
-            .node
-            .ledger
-            .write(move |txn| record::unclaim(txn, &operation, &executor, &claims, generation, why))
-            .await;
-        if let Err(error) = outcome {
-            // The intent stays: recovery does the same again.
-            tracing::error!(executor = %self.executor, ?error, "recording a failed commit failed");
-        }
-    }
-
-    /// The error of a commit whose steps were undone.
-    async fn fail(
-        &self,
-        prepared: &Prepared,
-        operation: &Operation,
-        failed: Failed,
-        undo_failures: Vec<(String, StepError)>,
-        fresh: Option<u32>,
-    ) -> CommitError {
-        let mut used_up = None;
-        if let (false, Some(generation)) = (undo_failures.is_empty(), fresh) {
-            used_up = Some(generation);
-            let container = ContainerId::new(&self.executor, generation);
-            if let Err(error) = self.node.runtime.purge(&container).await {
-                tracing::error!(executor = %self.executor, %error, "purging a half-made container failed");
-            }
-        }
-        self.unclaim(prepared, operation, used_up, failed.source.class().reason)
-            .await;
-        CommitError::Step {
-            executor: self.executor.clone(),
-            element: failed.element,
-            step: failed.step.to_owned(),
-            source: failed.source,
-            undo_failures,
-        }
-    }
-
-    async fn write(
-        &self,
-        prepared: &Prepared,
-        writing: Writing<'_>,
-        claims: bool,
-    ) -> Result<(u64, Composition), CommitError> {
-        let executor = self.executor.clone();
-        let operation = writing.operation.clone();
-        let claimed = if claims {
-            prepared.difference.claims()
-        } else {
-            Vec::new()
-        };
-        let deadlines = deadlines(prepared);
-        let Writing {
-            wanted,
-            changes,
-            starts,
-            started,
-            ..
-        } = writing;
-        let outcome: Result<_, TxnError> = self
-            .node
-            .ledger
-            .write(move |txn| {
-                record::claim(txn, &executor, &wanted, &claimed, None)?;
-                let commit = record::Commit {
-                    operation: &operation,
-                    executor: &executor,
-                    wanted: &wanted,
-                    changes: &changes,
-                    runs: NewRuns {
-                        starts: &starts,
-                        deadlines: &deadlines,
-                        restarts: 0,
-                    },
-                    started,
-                };
-                record::commit(txn, &commit)
-            })
-            .await;
-        outcome.map_err(|error| error.into_commit(&self.executor, &self.node))
-    }
-
-    pub(super) fn watch_all(&mut self, starts: &[Start]) {
-        let Some(live) = &self.live else { return };
-        let processes = starts
-            .iter()
-            .filter_map(|start| live.processes.get(&start.task).map(|p| (start, p)));
-        let processes: Vec<_> = processes
-            .map(|(start, p)| (start.clone(), p.id.clone()))
-            .collect();
-        for (start, id) in processes {
-            self.watch(&start.task, start.run, &id, start.primary, false);
-        }
-    }
-
-    async fn unwatch(&mut self) {
-        self.waits.shutdown().await;
-    }
-
-    /// Deadlines run from the moment the start is durable.
-    pub(super) fn arm(&mut self, starts: &[Start]) {
-        let Some(live) = &mut self.live else { return };
-        for start in starts {
-            let limit = live
-                .resolved
-                .tasks
-                .get(&start.task)
-                .and_then(|task| task.deadline_ms);
-            if let (Some(process), Some(ms)) = (live.processes.get_mut(&start.task), limit) {
-                process.deadline = Some(Instant::now() + Duration::from_millis(ms));
-            }
-        }
-    }
-
-    fn add_processes(&mut self, prepared: &Prepared, starts: &[Start]) {
-        let Some(live) = &mut self.live else { return };
-        live.resolved = prepared.resolved.clone();
-        let container = live.container.clone();
-        live.processes.extend(
-            starts
-                .iter()
-                .map(|start| (start.task.clone(), Process::new(&container, start))),
-        );
-    }
-
-    fn remove_processes(&mut self, starts: &[Start]) {
-        let Some(live) = &mut self.live else { return };
-        live.processes
-            .retain(|task, _| starts.iter().all(|start| start.task != *task));
-    }
-}
-
-impl Live {
-    pub(super) fn new(
-        container: &ContainerId,
-        resolved: super::validate::Resolved,
-        starts: &[Start],
-    ) -> Self {
-        let processes = starts
-            .iter()
-            .map(|start| (start.task.clone(), Process::new(container, start)));
-        let primary = starts.iter().find(|start| start.primary).or(starts.first());
-        Self {
-            container: container.clone(),
-            resolved,
-            processes: processes.collect(),
-            primary: primary.map_or_else(
-                || ProcessId {
-                    container: container.clone(),
-                    name: String::new(),
-                },
-                |start| ProcessId::new(container.clone(), &start.task, start.run),
-            ),
-        }
-    }
-}
-
-impl Process {
-    pub(super) fn new(container: &ContainerId, start: &Start) -> Self {
-        Self {
-            id: ProcessId::new(container.clone(), &start.task, start.run),
-            run: start.run,
-            primary: start.primary,
-            started: Timestamp::now(),
-            restarts: 0,
-            deadline: None,
-        }
-    }
 }
 
 fn run_id(start: &Start) -> RunId {
@@ -566,62 +250,6 @@ fn run_id(start: &Start) -> RunId {
         task: start.task.clone(),
         run: start.run,
     }
-}
-
-pub(super) fn deadlines(prepared: &Prepared) -> BTreeMap<ElementId, u64> {
-    let tasks = prepared.resolved.tasks.iter();
-    tasks
-        .filter_map(|(id, task)| task.deadline_ms.map(|ms| (id.clone(), ms)))
-        .collect()
-}
-
-fn intent(prepared: &Prepared, generation: u32, starts: &[Start], fresh: bool) -> Intent {
-    let attaches = prepared.resolved.volumes.iter().filter(|volume| {
-        let id = &volume.record.id;
-        fresh
-            || prepared
-                .difference
-                .changes
-                .get(id)
-                .is_some_and(|c| c.contains(&Change::Binds))
-    });
-    Intent {
-        revision: prepared.record.revision,
-        generation,
-        fresh,
-        claims: prepared.difference.claims(),
-        attaches: attaches
-            .map(|volume| (volume.record.id.clone(), volume.target.clone()))
-            .collect(),
-        runs: starts
-            .iter()
-            .map(|start| (start.task.clone(), start.run))
-            .collect(),
-    }
-}
-
-/// The composition before stops and unmounts are done, and the changes put off until then.
-fn interim(prepared: &Prepared, changes: &Changes) -> (Composition, Vec<(ElementId, Change)>) {
-    let mut wanted = prepared.draft.wanted.clone();
-    let committed = &prepared.body.composition.joined;
-    let mut deferred = Vec::new();
-    let detached: BTreeSet<_> = changes.detaches.iter().map(|(id, _)| id).collect();
-    for (id, change) in &prepared.difference.changes {
-        let Some(before) = committed.get(id) else {
-            continue;
-        };
-        let stopped = changes.stops.contains(id) && change.contains(&Change::Leaves);
-        if detached.contains(id) {
-            wanted.joined.insert(id.clone(), before.clone());
-            deferred.extend(change.iter().map(|change| (id.clone(), *change)));
-        } else if stopped {
-            let mut unbound = before.clone();
-            unbound.bound = false;
-            wanted.joined.insert(id.clone(), unbound);
-            deferred.push((id.clone(), Change::Leaves));
-        }
-    }
-    (wanted, deferred)
 }
 
 fn no_op(handle: &Handle, prepared: &Prepared) -> CommitResult {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::live::{Live, Process};
 use super::node::{Board, Cause, Node, Seats};
 use super::record::{self, TxnError};
 use super::steps::{Steps, detach};
@@ -55,26 +56,6 @@ pub(crate) struct Driver {
     /// When tasks are started again.
     pub(super) restarts: BTreeMap<ElementId, Instant>,
     adopted: bool,
-}
-
-/// The running container.
-pub(super) struct Live {
-    pub(super) container: ContainerId,
-    pub(super) resolved: Resolved,
-    /// Processes by task, ended ones left out.
-    pub(super) processes: BTreeMap<ElementId, Process>,
-    /// The first process; deleting it ends the container.
-    pub(super) primary: ProcessId,
-}
-
-/// A running process.
-pub(super) struct Process {
-    pub(super) id: ProcessId,
-    pub(super) run: u32,
-    pub(super) primary: bool,
-    pub(super) started: Timestamp,
-    pub(super) restarts: u32,
-    pub(super) deadline: Option<Instant>,
 }
 
 /// A process that ended.

@@ -16,6 +16,7 @@ mod fields;
 mod handle;
 mod intent;
 mod interact;
+mod live;
 mod node;
 mod oci;
 mod prepare;

@@ -1,0 +1,170 @@
+//! What a commit writes to the ledger: its claims and intent before the first step, its result or its failure after.
+
+use std::collections::BTreeMap;
+
+use crate::Operation;
+use crate::compose::diff::Change;
+use crate::compose::driver::Driver;
+use crate::compose::intent::Intent;
+use crate::compose::prepare::Prepared;
+use crate::compose::record::{self, NewRuns, TxnError};
+use crate::compose::steps::{Failed, Start};
+use crate::compose::{CommitError, Composition, StepError};
+use crate::element::ElementId;
+use crate::error::Classify;
+use crate::runtime::ContainerId;
+
+/// What is written about a commit.
+pub(super) struct Writing<'a> {
+    pub(super) operation: &'a Operation,
+    pub(super) wanted: Composition,
+    pub(super) changes: BTreeMap<ElementId, Vec<Change>>,
+    pub(super) starts: Vec<Start>,
+    pub(super) started: bool,
+}
+
+impl Driver {
+    pub(super) async fn claim(
+        &self,
+        prepared: &Prepared,
+        intent: &Intent,
+    ) -> Result<(), CommitError> {
+        let (executor, wanted) = (self.executor.clone(), prepared.draft.wanted.clone());
+        let intent = intent.clone();
+        let claimed: Result<(), TxnError> = self
+            .node
+            .ledger
+            .write(move |txn| record::claim(txn, &executor, &wanted, &intent.claims, Some(&intent)))
+            .await;
+        claimed.map_err(|error| error.into_commit(&self.executor, &self.node))
+    }
+
+    pub(super) async fn unclaim(
+        &self,
+        prepared: &Prepared,
+        operation: &Operation,
+        generation: Option<u32>,
+        why: &'static str,
+    ) {
+        let (executor, operation) = (self.executor.clone(), operation.clone());
+        let claims = prepared.difference.claims();
+        let outcome: Result<(), TxnError> = self
+            .node
+            .ledger
+            .write(move |txn| record::unclaim(txn, &operation, &executor, &claims, generation, why))
+            .await;
+        if let Err(error) = outcome {
+            // The intent stays: recovery does the same again.
+            tracing::error!(executor = %self.executor, ?error, "recording a failed commit failed");
+        }
+    }
+
+    /// The error of a commit whose steps were undone.
+    pub(super) async fn fail(
+        &self,
+        prepared: &Prepared,
+        operation: &Operation,
+        failed: Failed,
+        undo_failures: Vec<(String, StepError)>,
+        fresh: Option<u32>,
+    ) -> CommitError {
+        let mut used_up = None;
+        if let (false, Some(generation)) = (undo_failures.is_empty(), fresh) {
+            used_up = Some(generation);
+            let container = ContainerId::new(&self.executor, generation);
+            if let Err(error) = self.node.runtime.purge(&container).await {
+                tracing::error!(executor = %self.executor, %error, "purging a half-made container failed");
+            }
+        }
+        self.unclaim(prepared, operation, used_up, failed.source.class().reason)
+            .await;
+        CommitError::Step {
+            executor: self.executor.clone(),
+            element: failed.element,
+            step: failed.step.to_owned(),
+            source: failed.source,
+            undo_failures,
+        }
+    }
+
+    pub(super) async fn write(
+        &self,
+        prepared: &Prepared,
+        writing: Writing<'_>,
+        claims: bool,
+    ) -> Result<(u64, Composition), CommitError> {
+        let executor = self.executor.clone();
+        let operation = writing.operation.clone();
+        let claimed = if claims {
+            prepared.difference.claims()
+        } else {
+            Vec::new()
+        };
+        let deadlines = deadlines(prepared);
+        let Writing {
+            wanted,
+            changes,
+            starts,
+            started,
+            ..
+        } = writing;
+        let outcome: Result<_, TxnError> = self
+            .node
+            .ledger
+            .write(move |txn| {
+                record::claim(txn, &executor, &wanted, &claimed, None)?;
+                let commit = record::Commit {
+                    operation: &operation,
+                    executor: &executor,
+                    wanted: &wanted,
+                    changes: &changes,
+                    runs: NewRuns {
+                        starts: &starts,
+                        deadlines: &deadlines,
+                        restarts: 0,
+                    },
+                    started,
+                };
+                record::commit(txn, &commit)
+            })
+            .await;
+        outcome.map_err(|error| error.into_commit(&self.executor, &self.node))
+    }
+}
+
+fn deadlines(prepared: &Prepared) -> BTreeMap<ElementId, u64> {
+    let tasks = prepared.resolved.tasks.iter();
+    tasks
+        .filter_map(|(id, task)| task.deadline_ms.map(|ms| (id.clone(), ms)))
+        .collect()
+}
+
+pub(super) fn intent(
+    prepared: &Prepared,
+    generation: u32,
+    starts: &[Start],
+    fresh: bool,
+) -> Intent {
+    let attaches = prepared.resolved.volumes.iter().filter(|volume| {
+        let id = &volume.record.id;
+        fresh
+            || prepared
+                .difference
+                .changes
+                .get(id)
+                .is_some_and(|c| c.contains(&Change::Binds))
+    });
+    Intent {
+        revision: prepared.record.revision,
+        generation,
+        fresh,
+        claims: prepared.difference.claims(),
+        attaches: attaches
+            .map(|volume| (volume.record.id.clone(), volume.target.clone()))
+            .collect(),
+        runs: starts
+            .iter()
+            .map(|start| (start.task.clone(), start.run))
+            .collect(),
+    }
+}
