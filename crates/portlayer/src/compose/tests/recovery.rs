@@ -58,13 +58,13 @@ async fn what_ended_meanwhile_gets_its_true_exit_record() {
         (exit.reason, exit.code, exit.reconciled),
         (ExitReason::Exited, Some(9), true)
     );
+    node.settled().await;
     let last = node
         .events()
         .into_iter()
         .rfind(|event| event.id == task)
         .unwrap();
     assert!(last.reconciled);
-    node.settled().await;
     assert_eq!(node.exits(&task), 1);
 }
 
