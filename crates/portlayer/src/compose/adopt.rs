@@ -335,7 +335,7 @@ impl Driver {
 fn message(error: &StepError) -> String {
     match error {
         StepError::Runtime(error) => format!("{error}: {}", error.text),
-        StepError::Store(error) => error.to_string(),
+        StepError::Store(_) | StepError::StillRunning { .. } => error.to_string(),
     }
 }
 

@@ -185,4 +185,13 @@ pub enum StepError {
     /// A store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A task outlived its stop, SIGKILL included; it is still being killed in the background and its end will be
+    /// recorded.
+    #[error("{task} still runs {after_ms} ms after its stop began")]
+    StillRunning {
+        /// The task.
+        task: ElementId,
+        /// Milliseconds it was waited for: its grace and the time SIGKILL was given.
+        after_ms: u64,
+    },
 }

@@ -19,8 +19,8 @@ pub struct CommitResult {
 }
 
 impl CommitResult {
-    /// Whether some element failed. Only what cannot be undone fails alone (an unmount from a running container);
-    /// everything else fails the commit.
+    /// Whether some element failed. Only what cannot be undone fails alone (the stop of a task that cannot be killed,
+    /// an unmount from a running container); everything else fails the commit.
     pub fn is_error(&self) -> bool {
         let mut results = self.elements.values();
         results.any(|result| matches!(result, ElementResult::Error(_)))

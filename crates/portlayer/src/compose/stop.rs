@@ -23,6 +23,10 @@ pub(crate) struct Stop {
 
 const SIGKILL: i32 = 9;
 
+/// How long a commit waits after SIGKILL: a process in an uninterruptible call (a hung network mount) may never end.
+/// Shorter in tests, which have no such process.
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
+
 impl Stop {
     /// Sends the first signal. When it cannot be delivered for a fault of the engine, SIGKILL follows at once.
     pub(crate) async fn begin(&self, node: &Node, board: &Board) -> Result<Delivery, RuntimeError> {

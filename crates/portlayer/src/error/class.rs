@@ -264,6 +264,7 @@ impl Classify for StepError {
         match self {
             Self::Runtime(error) => error.class(),
             Self::Store(error) => error.class(),
+            Self::StillRunning { .. } => class(ErrorKind::DeadlineExceeded, "still_running"),
         }
     }
 }

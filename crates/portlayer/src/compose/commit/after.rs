@@ -1,6 +1,9 @@
 //! What of a commit cannot be undone: it stops tasks, then unmounts volumes, then records what that made possible.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Writing;
 use crate::Operation;
@@ -8,7 +11,8 @@ use crate::compose::diff::{Change, Live as Changes};
 use crate::compose::driver::Driver;
 use crate::compose::prepare::Prepared;
 use crate::compose::steps::{self, Undo};
-use crate::compose::{CommitError, CommitResult, Composition, ElementResult};
+use crate::compose::stop::KILL_PATIENCE;
+use crate::compose::{CommitError, CommitResult, Composition, ElementResult, StepError};
 use crate::element::{ElementId, State};
 use crate::runtime::ContainerId;
 use crate::task::ExitReason;
@@ -22,9 +26,13 @@ impl Driver {
         operation: &Operation,
         result: &mut CommitResult,
     ) -> Result<u64, CommitError> {
-        self.stop_all(prepared, &changes.stops).await;
-        let container = ContainerId::new(&self.executor, prepared.body.composition.generation);
         let (_, mut deferred) = interim(prepared, changes);
+        for (task, error) in self.stop_all(prepared, &changes.stops).await {
+            // It stays joined: it still uses what it was started with.
+            deferred.retain(|(of, _)| *of != task);
+            result.elements.insert(task, ElementResult::Error(error));
+        }
+        let container = ContainerId::new(&self.executor, prepared.body.composition.generation);
         for (id, target) in &changes.detaches {
             if self.live.is_none() {
                 break;
@@ -71,9 +79,14 @@ impl Driver {
         Ok(self.write(&prepared, writing, false).await?.0)
     }
 
-    async fn stop_all(&mut self, prepared: &Prepared, tasks: &[ElementId]) {
+    /// Stops tasks and waits for their ends to be recorded. Returns the ones that outlived SIGKILL; their stop goes on.
+    async fn stop_all(
+        &mut self,
+        prepared: &Prepared,
+        tasks: &[ElementId],
+    ) -> Vec<(ElementId, StepError)> {
         if tasks.is_empty() {
-            return;
+            return Vec::new();
         }
         if prepared.record.state == State::Paused
             && let Some(live) = &self.live
@@ -81,16 +94,37 @@ impl Driver {
         {
             tracing::warn!(executor = %self.executor, %error, "thawing a container to stop its tasks failed");
         }
+        let mut limit = Duration::ZERO;
         for task in tasks {
+            if let Some(stop) = self.stop_of(task, ExitReason::Cancelled) {
+                limit = limit.max(Duration::from_millis(stop.grace_ms) + KILL_PATIENCE);
+            }
             self.stop_in_background(task, ExitReason::Cancelled);
         }
+        let until = Instant::now() + limit;
         // Other tasks may end meanwhile: every end is recorded as it comes.
         while tasks.iter().any(|task| self.runs(task)) {
-            match self.waits.join_next().await {
-                Some(end) => self.on_end(end).await,
-                None => return,
+            match tokio::time::timeout_at(until, self.waits.join_next()).await {
+                Ok(Some(end)) => self.on_end(end).await,
+                Ok(None) => return Vec::new(),
+                Err(_) => return self.still_running(tasks, limit),
             }
         }
+        Vec::new()
+    }
+
+    fn still_running(&self, tasks: &[ElementId], limit: Duration) -> Vec<(ElementId, StepError)> {
+        let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let running = tasks.iter().filter(|task| self.runs(task));
+        let named = running.map(|task| {
+            tracing::error!(executor = %self.executor, %task, after_ms, "a task outlived SIGKILL");
+            let error = StepError::StillRunning {
+                task: task.clone(),
+                after_ms,
+            };
+            (task.clone(), error)
+        });
+        named.collect()
     }
 
     fn runs(&self, task: &ElementId) -> bool {

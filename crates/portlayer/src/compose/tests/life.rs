@@ -5,8 +5,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::support::{IMAGE, Node, X, id};
 use crate::compose::{
-    BindHow, CommitError, ElementResult, Interrupt, Interrupted, JoinHow, RunState, TaskBind,
-    TaskError,
+    BindHow, CommitError, ElementResult, Interrupt, Interrupted, JoinHow, RunState, StepError,
+    TaskBind, TaskError,
 };
 use crate::element::State;
 use crate::runtime::{LogQuery, LogStreams, RuntimeErrorKind, SignalScope};
@@ -192,6 +192,33 @@ async fn a_stop_escalates_after_its_grace() {
     let exit = node.wait(&task).await;
     assert_eq!((exit.reason, exit.signal), (ExitReason::Cancelled, Some(9)));
     node.settled().await;
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_killed_keeps_no_commit_waiting() {
+    let node = Node::new().await;
+    let task = node
+        .task_with("task://t/a", "hang", |spec| spec.stop.grace_ms = 20)
+        .await;
+    node.run(&[&task]).await;
+    let hold = node.engine.hold("signal");
+    let edit = node.open().await.unbind(Some(&task)).await;
+    let result = edit.leave(&task).await.commit().await.unwrap();
+    assert!(result.is_error());
+    assert!(
+        matches!(&result.elements[&task], ElementResult::Error(StepError::StillRunning { task: of, .. }) if *of == task),
+        "{result:?}"
+    );
+    let joined = &node.body().composition.joined[&task];
+    assert!(!joined.bound, "what still runs stays joined, unbound");
+    assert_eq!(node.exits(&task), 0);
+
+    drop(hold);
+    let exit = node.wait(&task).await;
+    assert_eq!(exit.reason, ExitReason::Cancelled);
+    node.settled().await;
+    node.open().await.leave(&task).await.commit().await.unwrap();
+    assert!(!node.body().composition.joined.contains_key(&task));
 }
 
 #[tokio::test]
