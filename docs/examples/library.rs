@@ -14,7 +14,7 @@ use futures::StreamExt;
 use portlayer::compose::{BindHow, JoinHow};
 use portlayer::element::{ElementId, ImageSpec, NewElement, Spec, VolumeSpec};
 use portlayer::event::Change;
-use portlayer::task::{ExecutorSpec, ExitReason, TaskSpec};
+use portlayer::task::{ExitReason, TaskSpec};
 use portlayer_node::Node;
 use tokio::io::AsyncReadExt;
 
@@ -61,7 +61,7 @@ pub(crate) async fn workflow(node: &Node) -> Result<String> {
         .create(NewElement::new(task.clone(), Spec::Task(Box::new(spec))))
         .await?;
     let executor: ElementId = "executor://executors/build-1".parse()?;
-    let spec = Spec::Executor(Box::new(ExecutorSpec::default()));
+    let spec = Spec::Executor(Box::default());
     layer
         .create(NewElement::new(executor.clone(), spec).rw("pipeline", "nightly"))
         .await?;

@@ -1,5 +1,7 @@
 //! What every example needs around its workflow: a node of its own in a temporary directory, and elements to work with.
 //! Nothing here is special: it is the same public API.
+#![allow(dead_code, reason = "every example uses a part of it")]
+#![allow(clippy::print_stdout, reason = "an example tells what happens")]
 
 use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use futures::StreamExt;
 use portlayer::element::{ElementId, ImageSpec, Kind, NewElement, Spec};
 use portlayer::runtime::{LogQuery, LogStreams};
 use portlayer::store::Policy;
-use portlayer::task::{ExecutorSpec, TaskSpec};
+use portlayer::task::TaskSpec;
 use portlayer_node::Node;
 use portlayer_node::config::{Backing, Config, LocationConfig};
 use portlayer_runtime::layout;
@@ -126,7 +128,7 @@ pub(crate) async fn task(node: &Node, name: &str, spec: TaskSpec) -> Result<Elem
 /// `executor://executors/<name>`, with nothing joined yet.
 pub(crate) async fn executor(node: &Node, name: &str) -> Result<ElementId> {
     let id = ElementId::new(Kind::Executor, "executors", name)?;
-    let spec = Spec::Executor(Box::new(ExecutorSpec::default()));
+    let spec = Spec::Executor(Box::default());
     Ok(node.port_layer.create(NewElement::new(id, spec)).await?.id)
 }
 
