@@ -182,10 +182,16 @@ impl PortLayer {
             return Ok(());
         };
         self.settle_executor(&record.id).await;
-        if executor.composition.generation > 0 {
-            let container = ContainerId::new(&record.id, executor.composition.generation);
-            self.shared.runtime.purge(&container).await?;
-        }
-        self.shared.runtime.remove_logs(&record.id).await
+        let generation = executor.composition.generation;
+        let purged = match generation {
+            0 => Ok(()),
+            _ => {
+                let container = ContainerId::new(&record.id, generation);
+                self.shared.runtime.purge(&container).await
+            }
+        };
+        // Recovery finds a container without its record, but no output: that is removed whatever became of the rest.
+        let removed = self.shared.runtime.remove_logs(&record.id).await;
+        purged.and(removed)
     }
 }

@@ -4,6 +4,7 @@
 use super::support::{Node, X, id};
 use crate::compose::{CommitError, Handle, JoinHow, StepError};
 use crate::element::{Body, ElementId};
+use crate::error::{DeleteError, ReadError};
 use crate::ledger::Index;
 use crate::runtime::RuntimeErrorKind;
 
@@ -278,4 +279,25 @@ async fn an_executor_deleted_under_its_commit_leaves_nothing() {
     assert_eq!(composed.node.leftovers().await, Vec::<String>::new());
     assert!(composed.references().is_empty());
     composed.node.put(X, Body::Executor(Box::default())).await;
+}
+
+#[tokio::test]
+async fn a_delete_whose_clean_up_fails_says_so_and_leaves_no_container() {
+    for verb in ["purge", "remove_logs"] {
+        let node = Node::new().await;
+        let task = node.task("task://t/a", "echo hello").await;
+        node.run(&[&task]).await;
+        node.wait(&task).await;
+        node.settled().await;
+        node.engine.fail(verb, 1, RuntimeErrorKind::Unavailable);
+        let error = node.layer.delete(&id(X)).await.unwrap_err();
+        assert!(
+            matches!(&error, DeleteError::Runtime { id: of, source } if *of == id(X) && source.verb == verb),
+            "{error:?}"
+        );
+        let read = node.layer.read(&id(X)).await;
+        assert!(matches!(read, Err(ReadError::NotFound { .. })));
+        let node = node.restart().await;
+        assert!(node.leftovers().await.is_empty());
+    }
 }
