@@ -1,6 +1,6 @@
 //! What the tests of the ledger share.
 
-use super::{Ledger, LedgerConfig, LedgerError, Txn};
+use super::{Ledger, LedgerConfig, LedgerError, Txn, keys};
 use crate::Operation;
 use crate::element::{Body, ElementId, Kind, Metadata, Record, State};
 use crate::time::Timestamp;
@@ -77,5 +77,15 @@ pub(crate) fn operation(id: &str) -> Operation {
     Operation {
         id: id.to_owned(),
         actor: "test".to_owned(),
+    }
+}
+
+impl Ledger {
+    /// Flips a bit of an element's record, as a failing disk would.
+    pub(crate) fn damage(&self, id: &ElementId) {
+        let key = keys::element(id);
+        let mut record = self.shared.tree.get(&key).unwrap().unwrap().to_vec();
+        *record.last_mut().unwrap() ^= 1;
+        self.shared.tree.insert(key, record).unwrap();
     }
 }

@@ -5,6 +5,7 @@ mod health;
 mod ids;
 mod lists;
 mod many;
+mod quarantine;
 mod refusals;
 mod verbs;
 mod workflows;
