@@ -179,7 +179,7 @@ pub(crate) async fn run<C: KindFlags>(
 ) -> Outcome {
     let names = context.names();
     let id = usage(names.of_kind(kind, &args.id))?;
-    let mut new = NewElement::new(id.clone(), args.flags.spec(kind)?);
+    let mut new = NewElement::new(id, args.flags.spec(kind)?);
     new.parent = args
         .parent
         .as_deref()
@@ -193,8 +193,19 @@ pub(crate) async fn run<C: KindFlags>(
     new.checksum = args.checksum;
     new.hidden = args.hidden;
     (new.ro, new.rw) = args.metadata.patches();
+    store(new, args.from.as_deref(), args.output, context).await
+}
+
+/// Creates an element, with a progress bar over its data when there are some, and shows it.
+pub(super) async fn store(
+    mut new: NewElement,
+    from: Option<&str>,
+    output: OutputArgs,
+    context: &Context,
+) -> Outcome {
+    let id = new.id.clone();
     let mut total = None;
-    if let Some(from) = &args.from {
+    if let Some(from) = from {
         let source = source::open(from).await?;
         new.data = Some(source.data);
         total = source.bytes;
@@ -209,7 +220,7 @@ pub(crate) async fn run<C: KindFlags>(
             drop(reporter);
             let created = created.map_err(fail)?;
             context
-                .out(args.output)
+                .out(output)
                 .one(&created, id.as_str(), &rows::details(&created))?;
             Ok(Exit::OK)
         })

@@ -2,6 +2,7 @@
 
 mod create;
 mod export;
+mod import;
 mod list;
 mod remove;
 mod show;
@@ -17,6 +18,7 @@ pub(crate) use create::{
     ExecutorFlagsOfCreate, ImageFlags, SettingFlags, TaskFlagsOfCreate, VolumeFlags,
 };
 pub(crate) use export::ExportArgs;
+pub(crate) use import::ImportArgs;
 pub(crate) use list::ListArgs;
 pub(crate) use remove::RemoveArgs;
 pub(crate) use show::ShowArgs;
@@ -82,6 +84,11 @@ pub(crate) async fn remove(args: RemoveArgs, context: &Context) -> Outcome {
 /// `portlayer update`.
 pub(crate) async fn update(args: UpdateArgs, context: &Context) -> Outcome {
     update::run(None, args, context).await
+}
+
+/// `portlayer import`.
+pub(crate) async fn import(args: ImportArgs, context: &Context) -> Outcome {
+    import::run(args, context).await
 }
 
 /// `portlayer export`.

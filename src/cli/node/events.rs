@@ -20,7 +20,7 @@ pub(crate) struct EventsArgs {
     /// all that are stored; with --follow only those to come
     #[arg(long, value_name = "SEQUENCE|TIME")]
     since: Option<String>,
-    /// Go on with the events to come
+    /// Go on with the events to come, until interrupted (-f is --filter, as in the lists)
     #[arg(long)]
     follow: bool,
     #[command(flatten)]
