@@ -1,5 +1,8 @@
 //! The command `portlayer`, driven as a person would, against a private containerd. Needs root.
 
+mod data;
+mod interact;
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -80,7 +80,10 @@ fn lines(info: &Info<'_>) -> Vec<(String, Vec<u8>)> {
         ("cgroups", engine.cgroups.clone()),
         ("snapshotter", engine.snapshotter.clone()),
         ("namespace", engine.namespace.clone()),
-        ("live attach", engine.live_attach.to_string()),
+        (
+            "live attach",
+            if engine.live_attach { "yes" } else { "no" }.to_owned(),
+        ),
     ]
     .map(|(name, value)| (name.to_owned(), value.into()))
     .into();

@@ -1,0 +1,107 @@
+//! What goes into a node and comes out of it: import, the ledger, settings of logs.
+
+use std::fs::File;
+use std::process::Stdio;
+
+use super::{Node, code, shown};
+
+#[test]
+fn import_makes_images_and_volumes() {
+    let node = Node::new();
+    let tree = node.directory.join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("f"), "from a directory\n").unwrap();
+    let tree = tree.to_str().unwrap();
+    node.ok(&["import", "volume://volumes/v", tree, "--rw", "team=a"]);
+    let volume = node.json(&["show", "volume://volumes/v", "-o", "json"]);
+    assert_eq!(volume["rw"]["team"], "a");
+    assert_eq!(
+        node.ok(&["run", "-v", "v:/v", "busybox", "cat", "/v/f"]),
+        "from a directory\n"
+    );
+
+    let archive = node.directory.join("busybox.tar");
+    let path = archive.to_str().unwrap();
+    node.ok(&["image", "export", "busybox", "-O", path]);
+    let output = node
+        .command(&["import", "image://images/again", "-"])
+        .stdin(Stdio::from(File::open(&archive).unwrap()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", shown(&output));
+    assert_eq!(node.ok(&["run", "again", "echo", "runs"]), "runs\n");
+
+    for (id, status) in [("task://tasks/t", 2), ("name", 2)] {
+        let refused = node.run(&["import", id, tree]);
+        assert_eq!(code(&refused), Some(status), "{}", shown(&refused));
+    }
+    let missing = node.run(&["import", "volume://volumes/w", "/no/such/file"]);
+    assert_eq!(code(&missing), Some(3), "{}", shown(&missing));
+}
+
+#[test]
+fn a_ledger_goes_out_and_in_again() {
+    let node = Node::new();
+    node.ok(&["task", "create", "t", "--rw", "a=b", "--", "true"]);
+    let first = node.directory.join("first.jsonl");
+    let first = first.to_str().unwrap();
+    node.ok(&["ledger", "export", "-O", first]);
+    let other = node.directory.join("other");
+    let other = other.to_str().unwrap();
+    node.ok(&["--data-dir", other, "ledger", "import", first]);
+    let again = node.ok(&["--data-dir", other, "ledger", "export"]);
+    assert_eq!(again, std::fs::read_to_string(first).unwrap());
+    assert!(again.contains("task://tasks/t"));
+    let refused = node.run(&["--data-dir", other, "ledger", "import", first]);
+    assert!(!refused.status.success(), "a ledger that is not empty");
+}
+
+#[test]
+fn bounds_of_logs_are_the_configuration_s() {
+    let node = Node::new();
+    let config = node.directory.join("config.toml");
+    std::fs::write(&config, "[logs]\nfile = '4k'\nfiles = 2\n").unwrap();
+    let config = config.to_str().unwrap();
+    // More than the bounds; the last line is what is certainly kept.
+    let script = "i=0; while [ $i -lt 20000 ]; do echo \"line $i\"; i=$((i+1)); done; echo last";
+    node.ok(&[
+        "--config", config, "run", "-d", "--name", "box", "busybox", "sh", "-c", script,
+    ]);
+    node.ok(&["--config", config, "wait", "box"]);
+    let kept = node.ok(&["logs", "box"]);
+    assert!(kept.ends_with("\nlast\n"));
+    assert!(!kept.contains("line 0\n"), "{} bytes", kept.len());
+}
+
+#[test]
+fn a_setting_that_is_no_more_is_an_error() {
+    let node = Node::new();
+    let config = node.directory.join("config.toml");
+    std::fs::write(&config, "[engine]\nmode = 'system'\n").unwrap();
+    let refused = node.run(&["--config", config.to_str().unwrap(), "ls"]);
+    assert_eq!(code(&refused), Some(2), "{}", shown(&refused));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("mode"));
+}
+
+#[test]
+fn info_says_what_the_node_stands_on() {
+    let node = Node::new();
+    let text = node.ok(&["info"]);
+    for name in ["containerd ", "runc ", "kernel", "cgroups", "overlayfs"] {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+    let info = node.json(&["info", "-o", "json"]);
+    assert_eq!(info["engine"]["snapshotter"], "overlayfs");
+    assert_eq!(info["elements"]["volume"], 0);
+    let missing = node
+        .command(&["info"])
+        .env("PORTLAYER_RUNC", "/no/such/runc")
+        .output()
+        .unwrap();
+    assert!(!missing.status.success());
+    assert!(
+        String::from_utf8_lossy(&missing.stderr).contains("/no/such/runc"),
+        "{}",
+        shown(&missing)
+    );
+}
