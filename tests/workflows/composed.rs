@@ -86,7 +86,7 @@ async fn use_of_image() {
             (exit.reason, exit.code, exit.signal, exit.run),
             (ExitReason::Exited, Some(7), None, 1)
         );
-        assert!(exit.started < exit.exited && !exit.reconciled);
+        assert!(exit.started <= exit.exited && !exit.reconciled);
         assert!(
             exit.cpu_ns.is_some_and(|ns| ns > 0)
                 && exit.memory_peak_bytes.is_some_and(|bytes| bytes > 0)

@@ -421,7 +421,8 @@ fn exit_record(
         signal: exit.signal,
         cpu_ns: exit.cpu_ns,
         memory_peak_bytes: exit.memory_peak_bytes,
-        started: process.started,
+        // A very short task has ended before the engine answers that it started; the answer is when we take the time.
+        started: process.started.min(exit.exited),
         exited: exit.exited,
         reconciled: end.reconciled,
         message: None,
