@@ -1,4 +1,4 @@
-//! An engine in memory, for every test above the [`Runtime`] port: it keeps the port's rules (order, idempotence,
+//! An engine in memory, for every test above the [`Runtime`](super::Runtime) port: it keeps the port's rules (order, idempotence,
 //! which state allows what), journals every call and fails where it is told to.
 //!
 //! A task's argv is a script of its own, run word by word: `echo TEXT`, `err TEXT` (standard error), `sleep MS`,
