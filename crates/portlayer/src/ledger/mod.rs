@@ -150,6 +150,13 @@ impl Ledger {
         self.shared.writer.run(change).await
     }
 
+    /// Returns when everything a read could see at the time of the call is durable. Reads do not wait for the flush of
+    /// what they see; whoever passes on what was read as a promise waits here first.
+    pub async fn synced(&self) -> Result<(), LedgerError> {
+        // The writer answers in order, each only after its group is durable.
+        self.write(|_| Ok(())).await
+    }
+
     /// Live events from now on; lagging readers learn how many they missed. [`Ledger::subscribe`] loses none.
     pub fn live_events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.shared.published.subscribe()

@@ -41,6 +41,8 @@ impl PortLayer {
             wanted = Some(run);
             let found = self.shared.ledger.exit(executor, task, run);
             if let Some(exit) = found.map_err(|source| ledger(executor, source))? {
+                let synced = self.shared.ledger.synced().await;
+                synced.map_err(|source| ledger(executor, source))?;
                 return Ok(exit);
             }
             if newest.is_none_or(|newest| newest.run != run) {
