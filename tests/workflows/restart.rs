@@ -11,7 +11,7 @@ use super::example::stage;
 use super::story::{Place, close, events};
 
 /// Ends with 9 as soon as there is `/data/go`.
-const ENDS: &str = "echo before; until test -e /data/go; do sleep 0.05; done; exit 9";
+const ENDS: &str = "echo before; until test -e /data/go; do sleep 0.05; done; echo after; exit 9";
 /// Writes once more as soon as there is `/data/go`, says so in `/data/said`, and goes on.
 const GOES_ON: &str = "echo before; until test -e /data/go; do sleep 0.05; done; echo during; > /data/said; exec sleep 1000";
 
@@ -76,6 +76,11 @@ async fn closed_and_opened_again() {
     );
     let seen = layer.wait(&meanwhile, &ending, None).await.unwrap();
     assert_eq!((seen.reason, seen.code), (ExitReason::Exited, Some(9)));
+    assert_eq!(
+        stage::output(&node, &meanwhile, &ending).await.unwrap(),
+        "before\nafter\n",
+        "the keeper has what was written while nobody read"
+    );
     stage::until_it_says(&node, &on, &running, "during")
         .await
         .unwrap();

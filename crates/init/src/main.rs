@@ -1,6 +1,6 @@
 //! The reaping init that is process 1 of an executor.
 //!
-//! `init [--keep] [-- PROGRAM ARGUMENT...]`
+//! `init [--keep] [-- PROGRAM ARGUMENT...]`, and on the host `init --hold DIRECTORY` (see `hold`)
 //!
 //! It starts the primary task as its child, passes signals on to it, reaps every orphan and reports how the primary ended
 //! on the status FIFO. It ends, and the kernel with it ends everything else in the process namespace, when the last *task* is
@@ -26,6 +26,7 @@
 //! Exit code of init: that of the primary, 128+n when signal n killed it, 127 when the program is not there, 126 when it cannot be
 //! executed, 125 when init itself failed. One binary, linked statically, no dependency: it must run in an empty root.
 
+mod hold;
 mod others;
 mod primary;
 mod status;
@@ -81,6 +82,14 @@ fn arguments() -> Result<Arguments> {
 }
 
 fn run() -> Result<u8> {
+    let mut given = std::env::args_os().skip(1);
+    if given.next().is_some_and(|argument| argument == "--hold") {
+        let directory = given
+            .next()
+            .ok_or_else(|| Error::other("--hold needs a directory"))?;
+        hold::run(directory.as_ref())?;
+        return Ok(0);
+    }
     sys::set_undumpable()?;
     let arguments = arguments()?;
     let mut status = Status::from_environment();

@@ -96,7 +96,7 @@ impl Containerd {
             layout: Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?,
             info,
             init,
-            containers: places.directory.join("containers"),
+            containers: places.containers(),
             logs: Logs::new(places.directory.join("logs"), engine.config().logs),
             pump: Pump::start().map_err(failed("start", "the thread that serves streams"))?,
             tracked: Mutex::default(),

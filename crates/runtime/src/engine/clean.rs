@@ -8,7 +8,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{EngineError, Places, STOP_LIMIT, io_error};
+use super::{EngineError, Places, STOP_LIMIT, io_error, keeper};
 use crate::{cgroup::Layout, host};
 
 /// Ends everything that runs, in an order in which nothing comes back: the one that restarts things first, then what keeps others
@@ -16,6 +16,7 @@ use crate::{cgroup::Layout, host};
 pub(super) fn end(places: &Places) -> Result<(), EngineError> {
     end_containerd(places)?;
     end_shims(places)?;
+    end_keeper(places)?;
     let layout = Layout::detect().map_err(io_error("read", Path::new("/proc/self/mountinfo")))?;
     layout
         .remove(&places.cgroup_parent, STOP_LIMIT)
@@ -55,6 +56,17 @@ fn end_shims(places: &Places) -> Result<(), EngineError> {
     let running = || {
         host::processes(|process| is_shim(process, places))
             .map_err(io_error("look for", Path::new("containerd-shim")))
+    };
+    for process in running()? {
+        host::signal(&process, Signal::KILL);
+    }
+    until_none(running, Signal::KILL)
+}
+
+/// Kills the keeper of unread output: the tasks that wrote it are gone.
+fn end_keeper(places: &Places) -> Result<(), EngineError> {
+    let running = || {
+        keeper::running(places).map_err(io_error("look for", Path::new("portlayer-init --hold")))
     };
     for process in running()? {
         host::signal(&process, Signal::KILL);

@@ -6,6 +6,7 @@
 
 mod clean;
 mod config;
+mod keeper;
 
 pub(crate) use clean::is_shim;
 
@@ -140,6 +141,11 @@ impl Places {
         })
     }
 
+    /// Private directories of containers.
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.directory.join("containers")
+    }
+
     pub(crate) fn runc_root(&self) -> PathBuf {
         self.directory.join("runc")
     }
@@ -170,6 +176,7 @@ pub struct Engine {
     places: Places,
     config: EngineConfig,
     child: Option<Child>,
+    keeper: Option<Child>,
     _lock: Flock<fs::File>,
 }
 
@@ -180,11 +187,12 @@ impl Engine {
     /// Fails at once with [`EngineError::InUse`] when another process has the directory.
     pub async fn start(config: EngineConfig) -> Result<Engine, EngineError> {
         let blocking = config.clone();
-        let (places, lock, child) = blocking_task(move || prepare(&blocking)).await?;
+        let (places, lock, child, keeper) = blocking_task(move || prepare(&blocking)).await?;
         let mut engine = Engine {
             places,
             config,
             child,
+            keeper,
             _lock: lock,
         };
         engine.wait_until_served().await?;
@@ -268,7 +276,7 @@ impl Engine {
     async fn end(mut self, how: fn(&Places) -> Result<(), EngineError>) -> Result<(), EngineError> {
         blocking_task(move || {
             let result = how(&self.places);
-            if let Some(mut child) = self.child.take() {
+            for mut child in self.child.take().into_iter().chain(self.keeper.take()) {
                 // It was killed; this only takes the zombie away.
                 let _ = child.wait();
             }
@@ -330,8 +338,11 @@ fn lock(directory: &Path) -> Result<Flock<fs::File>, EngineError> {
     })
 }
 
-/// Makes the directory, locks it and starts containerd unless it runs.
-fn prepare(config: &EngineConfig) -> Result<(Places, Flock<fs::File>, Option<Child>), EngineError> {
+/// The places, the lock on them, and containerd and the keeper as far as they had to be started.
+type Prepared = (Places, Flock<fs::File>, Option<Child>, Option<Child>);
+
+/// Makes the directory, locks it and starts containerd and the keeper unless they run.
+fn prepare(config: &EngineConfig) -> Result<Prepared, EngineError> {
     fs::create_dir_all(&config.directory).map_err(io_error("make", &config.directory))?;
     let places = Places::of(&config.directory)?;
     // Root file systems and output of tasks are nobody else's business.
@@ -347,7 +358,8 @@ fn prepare(config: &EngineConfig) -> Result<(Places, Flock<fs::File>, Option<Chi
     } else {
         None
     };
-    Ok((places, lock, child))
+    let keeper = keeper::start(&places)?;
+    Ok((places, lock, child, keeper))
 }
 
 fn spawn(places: &Places, config: &EngineConfig) -> Result<Child, EngineError> {
