@@ -188,14 +188,6 @@ impl Layout {
         }
     }
 
-    /// Removes one group that has no processes and no children.
-    pub(crate) fn remove_if_empty(&self, group: &str) -> io::Result<()> {
-        self.directories(group)
-            .iter()
-            .filter(|directory| directory.exists())
-            .try_for_each(fs::remove_dir)
-    }
-
     fn remove_directories(&self, group: &str) -> io::Result<()> {
         for directory in self.directories(group) {
             // Children come after their parents in the walk.

@@ -21,8 +21,6 @@ pub(super) fn end(places: &Places) -> Result<(), EngineError> {
     layout
         .remove(&places.cgroup_parent, STOP_LIMIT)
         .map_err(io_error("remove cgroup", Path::new(&places.cgroup_parent)))?;
-    // The parent that all engines of this host share goes with the last of them.
-    let _ = layout.remove_if_empty("/portlayer");
     remove_shim_sockets(places);
     // Loop devices that back a mount below are freed by its unmounting.
     host::unmount_below(&places.directory).map_err(io_error("unmount below", &places.directory))

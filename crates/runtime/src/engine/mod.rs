@@ -135,7 +135,8 @@ impl Places {
         let name = format!("portlayer-{}", &digest[..12]);
         Ok(Places {
             socket,
-            cgroup_parent: format!("/portlayer/{name}"),
+            // Right below the root: a parent that engines shared could go with one while another makes its own in it.
+            cgroup_parent: format!("/{name}"),
             namespace: name,
             directory,
         })
