@@ -74,7 +74,7 @@ impl Config {
             engine: EngineConfig::default(),
             locations: location::defaults(),
             ledger: LedgerSettings {
-                cache_bytes: 32 << 20,
+                cache_bytes: 256 << 20,
                 event_retention: 1_000_000,
             },
             logs: LogSettings::default(),

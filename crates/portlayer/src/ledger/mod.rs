@@ -69,11 +69,11 @@ pub struct LedgerConfig {
 }
 
 impl LedgerConfig {
-    /// A ledger at `path` with 32 MiB of cache and 1,000,000 events kept.
+    /// A ledger at `path` with 256 MiB of cache and 1,000,000 events kept.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            cache_bytes: 32 << 20,
+            cache_bytes: 256 << 20,
             event_retention: 1_000_000,
         }
     }
