@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -78,7 +79,7 @@ pub(super) fn open(config: &LedgerConfig) -> Result<(sled::Db, sled::Tree), Ledg
     };
     // sled panics on some states of its files. Nothing of it is used after a panic.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let db = sled_config(config).open()?;
+        let db = open_unlocked(config)?;
         let tree = db.open_tree("ledger")?;
         Ok((db, tree))
     }));
@@ -97,6 +98,29 @@ pub(super) fn open(config: &LedgerConfig) -> Result<(sled::Db, sled::Tree), Ledg
     schema::bring_up(&tree)?;
     Ok((db, tree))
 }
+
+/// Opens sled, which has a lock of its own. Ours is held, so nobody else has the ledger open; but a program that is just
+/// being started somewhere in this process has a copy of a closed ledger's descriptor until it is executed, and the
+/// lock with it. That passes in moments.
+fn open_unlocked(config: &LedgerConfig) -> Result<sled::Db, sled::Error> {
+    let started = Instant::now();
+    loop {
+        match sled_config(config).open() {
+            // How sled 0.34.7 says that its lock is taken: an error of its own making, without a code.
+            Err(sled::Error::Io(io))
+                if io.kind() == std::io::ErrorKind::Other
+                    && io.raw_os_error().is_none()
+                    && started.elapsed() < LOCK_PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// How long a copy of sled's lock may outlive the ledger that was closed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes sled flush and looks whether our `fdatasync` was reached.
 fn prove_durable(db: &sled::Db) -> Result<(), LedgerError> {
