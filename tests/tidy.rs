@@ -106,6 +106,24 @@ fn no_file_is_longer_than_600_lines_and_no_test_longer_than_800() {
     assert_eq!(long, Vec::<String>::new());
 }
 
+/// A point that is in no table is never tried; one that is in no code is tried for nothing.
+#[test]
+fn every_crash_point_is_in_the_table_and_once_in_the_code() {
+    let call = concat!("crash", "::point(\"");
+    let mut used: Vec<String> = sources()
+        .into_iter()
+        .flat_map(|(_, text)| {
+            let rests = text.split(call).skip(1);
+            let names = rests.filter_map(|rest| rest.split('"').next());
+            names.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    used.sort_unstable();
+    let mut table: Vec<_> = portlayer::crash::POINTS.to_vec();
+    table.sort_unstable();
+    assert_eq!(used, table);
+}
+
 #[test]
 fn every_document_of_the_readme_exists() {
     let readme = fs::read_to_string("README.md").unwrap();

@@ -115,7 +115,9 @@ impl PortLayer {
         layer.add_built_in().await?;
         layer.watch_locations().await;
         layer.recover().await?;
+        crate::crash::point("recover.before-sweep");
         layer.sweep_at_open().await;
+        crate::crash::point("recover.after-open");
         Ok(layer)
     }
 

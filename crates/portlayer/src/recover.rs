@@ -39,11 +39,13 @@ impl PortLayer {
             .map_err(OpenError::Runtime)?;
         let mut adoptions = futures::stream::iter(live.into_keys())
             .map(|executor| async move {
+                crate::crash::point("recover.before-adopt");
                 let adopted: Result<(), TaskError> = self.adopt(&executor).await;
                 (executor, adopted)
             })
             .buffer_unordered(AT_ONCE);
         while let Some((executor, adopted)) = adoptions.next().await {
+            crate::crash::point("recover.after-adopt");
             if let Err(error) = adopted {
                 tracing::error!(%executor, %error, "taking over a running executor failed");
             }
@@ -90,6 +92,7 @@ impl PortLayer {
                 container = found.id.as_str(),
                 "purging a container nobody owns"
             );
+            crate::crash::point("recover.before-purge");
             if let Err(error) = self.shared.runtime.purge(&found.id).await {
                 tracing::error!(container = found.id.as_str(), %error, "purging a container failed");
             }
@@ -98,7 +101,9 @@ impl PortLayer {
     }
 
     async fn roll_back(&self, executor: &ElementId, intent: &Intent) {
+        crate::crash::point("recover.before-undo");
         let undone = self.undo_intent(executor, intent).await;
+        crate::crash::point("recover.before-undo-record");
         if let Err(error) = &undone {
             // Its name is not used again, so the next commit does not meet it; the next open tries again.
             tracing::error!(%executor, %error, "undoing an unfinished commit failed");

@@ -16,6 +16,7 @@ use crate::{
 /// Makes a lease. Idempotent. It has no expiry, because that is wall-clock time in containerd and a clock jump would destroy
 /// work in flight; leftovers are found by name and deleted.
 pub(crate) async fn create(client: &Client, name: &str) -> Result<(), RuntimeError> {
+    portlayer::crash::point("engine.before-lease");
     let request = CreateRequest {
         id: name.to_owned(),
         labels: HashMap::new(),
@@ -28,6 +29,7 @@ pub(crate) async fn create(client: &Client, name: &str) -> Result<(), RuntimeErr
 
 /// Deletes a lease and, when `sync`, waits for the garbage collection this allows. Idempotent.
 pub(crate) async fn delete(client: &Client, name: &str, sync: bool) -> Result<(), RuntimeError> {
+    portlayer::crash::point("engine.before-end-lease");
     match client
         .leases()
         .delete(DeleteRequest {

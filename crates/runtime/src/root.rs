@@ -54,6 +54,7 @@ pub(crate) async fn prepare(
         })?,
     };
     let (snapshotter, key) = (SNAPSHOTTER.to_owned(), key.to_owned());
+    portlayer::crash::point("engine.before-snapshot");
     let mut snapshots = client.snapshots();
     let answer = match (plan.access, &plan.image) {
         // An empty root has no directory for the container's own mounts: it stays writable for the OCI runtime, which
@@ -106,6 +107,7 @@ pub(crate) async fn prepare(
             .map_err(failed("look for mounts at", key.clone()))?
             .is_empty()
         {
+            portlayer::crash::point("engine.before-mount");
             mount::mount_all(&mounts, &target).map_err(|error| {
                 RuntimeError::new(
                     RuntimeErrorKind::Internal,
@@ -114,6 +116,7 @@ pub(crate) async fn prepare(
                     error_text(&error),
                 )
             })?;
+            portlayer::crash::point("engine.after-mount");
         }
         Ok(())
     })
@@ -134,6 +137,7 @@ pub(crate) async fn remove(client: &Client, key: &str, target: &Path) -> Result<
         }
     })
     .await?;
+    portlayer::crash::point("engine.after-unmount");
     let request = RemoveSnapshotRequest {
         snapshotter: SNAPSHOTTER.to_owned(),
         key: key.to_owned(),

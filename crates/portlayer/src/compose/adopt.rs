@@ -187,6 +187,7 @@ impl Driver {
                 .collect(),
         };
         let (id, wanted) = (self.executor.clone(), body.composition.clone());
+        crate::crash::point("restart.before-claim");
         let claimed: Result<(), TxnError> = self
             .node
             .ledger
@@ -209,9 +210,11 @@ impl Driver {
             }
             return Err(failed);
         }
+        crate::crash::point("restart.before-record");
         let written = self
             .write_restart(body, &starts, generation, restarts, &resolved)
             .await;
+        crate::crash::point("restart.after-record");
         if let Err(error) = written {
             tracing::error!(executor = %self.executor, ?error, "recording a restart failed");
             steps.undo(undo).await;

@@ -110,7 +110,9 @@ impl Driver {
         let container = ContainerId::new(&self.executor, generation);
         let starts = self.starts(committed, tasks, true);
         let intent = intent(prepared, generation, &starts, true);
+        crate::crash::point("start.before-claim");
         self.claim(prepared, &intent).await?;
+        crate::crash::point("start.before-steps");
 
         let scope = Scope::new(&container, prepared.record.revision);
         let mut undo = Vec::new();
@@ -134,11 +136,13 @@ impl Driver {
         self.live = Some(live);
         self.watch_all(&starts);
         let node = self.node.clone();
+        crate::crash::point("start.before-record");
         // The container's record protects its root from here on.
         let (written, ended) = futures::join!(
             self.write(prepared, writing, false),
             node.runtime.end(&scope)
         );
+        crate::crash::point("start.after-record");
         if let Err(error) = ended {
             tracing::warn!(executor = %self.executor, %error, "deleting the lease of a commit failed");
         }
@@ -197,7 +201,9 @@ impl Driver {
         let scope = Scope::new(&container, prepared.record.revision);
         if !changes.attaches.is_empty() || !starts.is_empty() {
             let intent = intent(prepared, committed.generation, &starts, false);
+            crate::crash::point("change.before-claim");
             self.claim(prepared, &intent).await?;
+            crate::crash::point("change.before-steps");
             let mut undo = Vec::new();
             let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
             if let Err(failed) = steps.change(&changes.attaches, &starts, &mut undo).await {
@@ -206,6 +212,7 @@ impl Driver {
             }
             let watched = self.waits.len();
             self.add_processes(prepared, &starts);
+            crate::crash::point("change.before-record");
             match self.write(prepared, writing, false).await {
                 Ok((revision, _)) => {
                     result.revision = revision;

@@ -232,6 +232,7 @@ impl Driver {
             actor: "driver".to_owned(),
         };
         let (restarts, recorded) = (restart_after.is_some(), exit.clone());
+        crate::crash::point("exit.before-record");
         let outcome: Result<_, TxnError> = self
             .node
             .ledger
@@ -262,6 +263,7 @@ impl Driver {
             self.restarts
                 .insert(end.task.clone(), Instant::now() + wait);
         }
+        crate::crash::point("exit.before-delete-process");
         self.forget_process(&end.task).await;
     }
 
@@ -298,7 +300,9 @@ impl Driver {
         let container = &live.container;
         let removed = async {
             runtime.delete_process(&live.primary, true, true).await?;
+            crate::crash::point("exit.before-delete-container");
             runtime.delete_container(container).await?;
+            crate::crash::point("exit.before-remove-root");
             runtime.remove_root(container).await
         };
         if let Err(error) = removed.await {
@@ -307,6 +311,7 @@ impl Driver {
                 tracing::error!(executor = %self.executor, %error, "purging a container failed, left to recovery");
             }
         }
+        crate::crash::point("exit.before-detach");
         self.detach_all(&live.resolved).await;
     }
 

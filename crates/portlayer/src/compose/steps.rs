@@ -123,6 +123,7 @@ impl Steps<'_> {
             return Ok(());
         };
         undo.push(Undo::DeleteContainer);
+        crate::crash::point("start.before-container");
         let check = self.node.runtime.check_mounts(&plan);
         let create = self
             .node
@@ -156,6 +157,7 @@ impl Steps<'_> {
             .filter(|v| attaches.contains(&v.record.id))
         {
             undo.extend(detach(volume));
+            crate::crash::point("step.before-attach");
             let mount = self.attach(volume).await?;
             undo.push(Undo::DetachLive(mount.target.clone()));
             let attached = self.node.runtime.attach_mount(self.container, &mount).await;
@@ -182,13 +184,16 @@ impl Steps<'_> {
             return Ok(());
         };
         undo.push(Undo::DeleteProcess(plan.id.clone(), plan.primary));
+        crate::crash::point("step.before-process");
         let created = self.node.runtime.create_process(&plan).await;
         created.map_err(|error| failed(&start.task, "create process", error))?;
+        crate::crash::point("step.before-start");
         let started = self
             .node
             .runtime
             .start_process(&plan.id, plan.primary)
             .await;
+        crate::crash::point("step.after-start");
         started.map_err(|error| failed(&start.task, "start process", error))
     }
 
@@ -257,6 +262,7 @@ impl Steps<'_> {
     pub(crate) async fn undo(&self, undo: Vec<Undo>) -> Vec<(String, StepError)> {
         let mut failures = Vec::new();
         for step in undo.into_iter().rev() {
+            crate::crash::point("step.before-undo");
             if let Err(error) = self.undo_one(&step).await {
                 failures.push((step.name(), error));
             }

@@ -100,7 +100,9 @@ impl Ledger {
     /// anywhere; `NewerSchema`; `Unopenable`, and nothing was touched; `NoSpace`; `Backend`.
     pub fn open(config: &LedgerConfig) -> Result<Self, LedgerError> {
         let lock = durable::lock(&config.path)?;
+        crate::crash::point("ledger.open");
         let (db, tree) = durable::open(config)?;
+        crate::crash::point("ledger.opened");
         Self::start(config, lock, db, tree)
     }
 

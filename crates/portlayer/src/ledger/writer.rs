@@ -190,9 +190,11 @@ impl State {
         } else {
             self.published.deliver(events);
         }
+        crate::crash::point("ledger.before-answer");
         for job in done {
             job.answer(durable.clone());
         }
+        crate::crash::point("ledger.after-answer");
     }
 
     fn make_durable(&mut self, staged: Staged, events: &[Event]) -> Result<(), LedgerError> {
@@ -211,7 +213,9 @@ impl State {
             }
         }
         batch.insert(keys::meta("sequence"), codec::encode(&next)?);
+        crate::crash::point("ledger.before-batch");
         self.tree.apply_batch(batch)?;
+        crate::crash::point("ledger.before-flush");
         self.db.flush()?;
         self.next_sequence = next;
         Ok(())

@@ -147,7 +147,10 @@ pub(super) async fn create_container(
         )
     })
     .await?;
-    container::create(&shared.client, plan, &spec, shared.options()).await
+    portlayer::crash::point("engine.before-container");
+    let created = container::create(&shared.client, plan, &spec, shared.options()).await;
+    portlayer::crash::point("engine.after-container");
+    created
 }
 
 pub(super) async fn delete_container(
@@ -155,6 +158,7 @@ pub(super) async fn delete_container(
     id: &ContainerId,
 ) -> Result<(), RuntimeError> {
     container::delete(&shared.client, id.as_str()).await?;
+    portlayer::crash::point("engine.after-delete-container");
     lock(&shared.tracked).retain(|process, _| process.container != *id);
     let (all, id) = (Arc::clone(shared), id.clone());
     blocking(move || {
@@ -239,6 +243,7 @@ pub(super) async fn create_process(
         Ok((tracked, process))
     })
     .await?;
+    portlayer::crash::point("engine.before-process");
     let made = match process {
         None => {
             process::create(
@@ -261,6 +266,7 @@ pub(super) async fn create_process(
             process::exec(&shared.client, &tracked.name(), tracked.streams(), any).await
         }
     };
+    portlayer::crash::point("engine.after-process");
     if let Err(error) = made {
         if error.kind != RuntimeErrorKind::AlreadyExists {
             let place = tracked.place.clone();
@@ -330,6 +336,7 @@ pub(super) async fn delete_process(
 ) -> Result<(), RuntimeError> {
     let name = Name::new(id, primary);
     let tracked = lock(&shared.tracked).get(id).cloned();
+    portlayer::crash::point("engine.before-kill");
     if primary {
         let ended = tracked
             .as_ref()
@@ -354,7 +361,9 @@ pub(super) async fn delete_process(
             ));
         }
     }
+    portlayer::crash::point("engine.before-delete");
     process::delete(&shared.client, &name).await?;
+    portlayer::crash::point("engine.after-delete");
     lock(&shared.tracked).remove(id);
     let (all, id) = (Arc::clone(shared), id.clone());
     blocking(move || {

@@ -60,6 +60,7 @@ impl Tracked {
             .map_err(failed("make the directory of", object.clone()))?;
         let tracked = Tracked::new(shared, id, record, place)
             .map_err(failed("open the status of", object.clone()))?;
+        portlayer::crash::point("engine.before-streams");
         tracked
             .open_streams(shared, true)
             .map_err(failed("open the log of", object))?;
@@ -243,13 +244,16 @@ impl Tracked {
         let cgroup = shared.cgroup(&self.id.container);
         let usage = exits::usage(&shared.layout, &cgroup).await;
         let exit = exits::judge(word, seen, usage, self.record.oom_kills_before);
+        portlayer::crash::point("log.before-drain");
         if seen != Some(Seen::Lost) {
             self.drain().await;
         }
+        portlayer::crash::point("log.before-exit-file");
         // A record that cannot be written is told anyway; only a restart before the ledger has it would ask containerd again.
         if let Err(error) = self.place.write_exit(&exit) {
             tracing::warn!(%error, process = %self.id.name, "exit is not stored beside the process");
         }
+        portlayer::crash::point("log.after-exit-file");
         lock(&self.watched).clear();
         self.release_stdin();
         self.exit.send_replace(Some(exit));

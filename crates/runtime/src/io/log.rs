@@ -205,6 +205,7 @@ impl Writer {
         }
         let at = stream.index();
         let mut offset = self.length[at];
+        portlayer::crash::point("log.before-splice");
         // The kernel moves the bytes; there is no moment at which only our memory has them.
         let moved = rustix::pipe::splice(
             fifo,
@@ -218,6 +219,7 @@ impl Writer {
             Ok(0) => Ok(Moved::End),
             Ok(count) => {
                 self.length[at] += count as u64;
+                portlayer::crash::point("log.before-index");
                 self.record(stream);
                 Ok(Moved::Bytes(count))
             }
@@ -270,6 +272,7 @@ impl Writer {
 
     fn rotate(&mut self) -> io::Result<()> {
         let next = self.segment + 1;
+        portlayer::crash::point("log.before-segment");
         let (index, data) = open_segment(&self.directory, next)?;
         // What has no record by now never gets one, and is lost with this segment.
         let unrecorded: u64 = Stream::BOTH
@@ -284,6 +287,7 @@ impl Writer {
             self.length,
             self.indexed,
         ) = (next, index, data, [0; 2], [0; 2]);
+        portlayer::crash::point("log.after-segment");
         let segments = segment::list(&self.directory)?;
         let kept = usize::try_from(self.bounds.segments).unwrap_or(usize::MAX);
         for &old in segments.iter().take(segments.len().saturating_sub(kept)) {

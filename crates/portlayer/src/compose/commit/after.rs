@@ -27,6 +27,7 @@ impl Driver {
         result: &mut CommitResult,
     ) -> Result<u64, CommitError> {
         let (_, mut deferred) = interim(prepared, changes);
+        crate::crash::point("change.before-stop");
         for (task, error) in self.stop_all(prepared, &changes.stops).await {
             // It stays joined: it still uses what it was started with.
             deferred.retain(|(of, _)| *of != task);
@@ -37,6 +38,7 @@ impl Driver {
             if self.live.is_none() {
                 break;
             }
+            crate::crash::point("change.before-detach");
             let detached = self.node.runtime.detach_mount(&container, target).await;
             if let Err(error) = detached {
                 deferred.retain(|(of, _)| of != id);
@@ -65,6 +67,7 @@ impl Driver {
             }
             changes.entry(id).or_default().push(change);
         }
+        crate::crash::point("change.before-second-record");
         let writing = Writing {
             operation,
             wanted,

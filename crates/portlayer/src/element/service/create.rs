@@ -70,7 +70,9 @@ impl PortLayer {
             checksum: new.checksum,
             progress,
         };
+        crate::crash::point("create.before-bytes");
         let made = self.make(&id, &location, input, &cancelled).await?;
+        crate::crash::point("create.before-record");
         let recorded = self
             .record_new(NewRecord {
                 id: id.clone(),
@@ -82,6 +84,7 @@ impl PortLayer {
                 made: made.clone(),
             })
             .await;
+        crate::crash::point("create.after-record");
         match recorded {
             Ok(record) => Ok(self.describe(record)),
             Err(refused) => {

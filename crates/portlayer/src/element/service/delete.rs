@@ -39,6 +39,7 @@ impl PortLayer {
         // Held until the bytes are gone, so that a create of the same id cannot meet them.
         let operation = self.operation();
         let held = self.shared.in_flight.exclusive_unpinned(id).await;
+        crate::crash::point("delete.before-record");
         let removed = match &held {
             Ok(_id) => {
                 let (at, by) = (id.clone(), operation.clone());
@@ -66,6 +67,7 @@ impl PortLayer {
                 });
             }
         };
+        crate::crash::point("delete.before-bytes");
         if id.kind() == Kind::Executor {
             self.remove_executor_remains(&record)
                 .await
@@ -83,6 +85,7 @@ impl PortLayer {
                     source,
                 })?;
         }
+        crate::crash::point("delete.after-bytes");
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ impl PortLayer {
         let operation = self.operation();
         let by = operation.clone();
         let at = id.clone();
+        crate::crash::point("update.before-record");
         let outcome = self
             .shared
             .ledger
@@ -76,6 +77,7 @@ impl PortLayer {
                 Ok((record, changed))
             })
             .await;
+        crate::crash::point("update.after-record");
         match outcome {
             Ok((record, changed)) => Ok(Updated {
                 descriptor: self.describe(record),
