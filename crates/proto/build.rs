@@ -5,7 +5,14 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 6] = ["specs", "elements", "compositions", "tasks", "events", "node"];
+const FILES: [&str; 6] = [
+    "specs",
+    "elements",
+    "compositions",
+    "tasks",
+    "events",
+    "node",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new("../../proto");
