@@ -78,6 +78,13 @@ impl ErrorKind {
         }
     }
 
+    /// The class of this name.
+    pub fn from_name(name: &str) -> Option<ErrorKind> {
+        ErrorKind::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+    }
+
     /// Whether the same call may succeed later without anyone changing its arguments.
     pub const fn retryable(self) -> bool {
         matches!(

@@ -14,7 +14,7 @@ use crate::element::in_flight::InFlight;
 use crate::element::{ElementId, Kind, builtin};
 use crate::error::LocationError;
 use crate::ledger::{Ledger, LedgerConfig, LedgerError};
-use crate::runtime::{Runtime, RuntimeError};
+use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use crate::store::Location;
 use crate::time::Timestamp;
 
@@ -130,6 +130,16 @@ impl PortLayer {
         tokio::time::timeout(CLOSE_LIMIT, closed)
             .await
             .map_err(|_| StillInUse)
+    }
+
+    /// Versions and abilities of the engine, as found when it was opened.
+    pub async fn engine_info(&self) -> Result<RuntimeInfo, RuntimeError> {
+        self.shared.runtime.info().await
+    }
+
+    /// Whether the engine answers now.
+    pub async fn ping_engine(&self) -> Result<(), RuntimeError> {
+        self.shared.runtime.ping().await
     }
 
     /// A clone whose calls are recorded in the audit log as made by `actor`.

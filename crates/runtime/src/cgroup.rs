@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use portlayer::runtime::ContainerStats;
+
 /// The mounted hierarchies.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -126,6 +128,31 @@ impl Layout {
             oom_kills: memory
                 .and_then(|directory| keyed(&directory.join("memory.oom_control"), "oom_kill"))
                 .unwrap_or(0),
+        }
+    }
+
+    /// What a group uses now; missing files are `None`.
+    pub(crate) fn stats(&self, group: &str) -> ContainerStats {
+        let below = group.trim_start_matches('/');
+        let of = |controller: &str, file: &str| {
+            let target = match &self.unified {
+                Some(unified) if self.v1.is_empty() => unified,
+                _ => self.controller(controller)?,
+            };
+            number(&target.join(below).join(file))
+        };
+        let usage = self.usage(group);
+        let memory = match self.v1.is_empty() {
+            true => of("memory", "memory.current"),
+            false => of("memory", "memory.usage_in_bytes"),
+        };
+        ContainerStats {
+            cpu_ns: usage.cpu_ns,
+            memory_bytes: memory,
+            memory_peak_bytes: usage.memory_peak_bytes,
+            pids: of("pids", "pids.current"),
+            // Without a memory controller the count of kills is not known to be 0.
+            oom_kills: memory.map(|_| usage.oom_kills),
         }
     }
 

@@ -1,12 +1,13 @@
 //! What this node can do, found at start and said in plain words.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use containerd_client::services::v1::PluginsRequest;
 use portlayer::runtime::{RuntimeError, RuntimeErrorKind, RuntimeInfo};
 
 use crate::{
     cgroup::Layout,
+    client::Client,
     engine::Engine,
     error::{failed, refused},
     live,
@@ -24,6 +25,16 @@ const NEEDED: &[&str] = &[
 
 /// The snapshotter that makes root file systems; images and volumes made of snapshots have to be in the same one.
 pub const SNAPSHOTTER: &str = "overlayfs";
+
+/// How long an answer to a ping may take.
+const PING: Duration = Duration::from_secs(2);
+
+/// Whether containerd answers.
+pub(crate) async fn ping(client: &Client) -> Result<(), RuntimeError> {
+    let answer = client.with_deadline(Some(PING)).version().version(()).await;
+    answer.map_err(refused("ask version of", "containerd"))?;
+    Ok(())
+}
 
 /// Asks containerd, the OCI runtime and the kernel. An error says what is missing; what is only degraded is a warning.
 pub(crate) async fn probe(engine: &Engine) -> Result<RuntimeInfo, RuntimeError> {

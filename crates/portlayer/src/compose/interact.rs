@@ -2,6 +2,7 @@
 //! waits for no commit and no commit waits for it.
 
 mod interrupt;
+mod stats;
 mod streams;
 mod wait;
 
@@ -36,6 +37,12 @@ pub enum TaskError {
         executor: ElementId,
         /// The task.
         task: ElementId,
+    },
+    /// The executor does not run now.
+    #[error("{executor} does not run")]
+    Idle {
+        /// The executor.
+        executor: ElementId,
     },
     /// The engine.
     #[error("reaching {task} in {executor} failed")]

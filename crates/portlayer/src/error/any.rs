@@ -6,12 +6,12 @@ use super::{
     Class, Classify, CreateError, DeleteError, ErrorKind, LocationError, ParseError, ReadError,
     UpdateError,
 };
-use crate::OpenError;
 use crate::compose::{CommitError, ComposeError, HandleError, TaskError};
 use crate::element::{ChecksumError, ElementId, IdError};
 use crate::ledger::LedgerError;
 use crate::runtime::RuntimeError;
 use crate::store::StoreError;
+use crate::{AuditError, OpenError};
 
 macro_rules! any_error {
     ($($(#[$doc:meta])* $variant:ident($source:ty),)*) => {
@@ -31,6 +31,12 @@ macro_rules! any_error {
             fn element(&self) -> Option<&ElementId> {
                 match self {
                     $(Error::$variant(error) => error.element(),)*
+                }
+            }
+
+            fn field(&self) -> Option<String> {
+                match self {
+                    $(Error::$variant(error) => error.field(),)*
                 }
             }
         }
@@ -66,6 +72,8 @@ any_error! {
     Runtime(RuntimeError),
     /// The ledger.
     Ledger(LedgerError),
+    /// The audit.
+    Audit(AuditError),
 }
 
 impl Error {
@@ -82,6 +90,11 @@ impl Error {
     /// The element at fault, where there is one.
     pub fn element(&self) -> Option<&ElementId> {
         Classify::element(self)
+    }
+
+    /// The field at fault, where there is one: a path into what the caller gave.
+    pub fn field(&self) -> Option<String> {
+        Classify::field(self)
     }
 
     /// Whether the same call may succeed later without anyone changing its arguments.

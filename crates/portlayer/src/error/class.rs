@@ -3,12 +3,12 @@
 use super::{
     CreateError, DeleteError, ErrorKind, LocationError, ParseError, ReadError, UpdateError,
 };
-use crate::OpenError;
 use crate::compose::{CommitError, ComposeError, HandleError, StepError, TaskError};
 use crate::element::ElementId;
 use crate::ledger::LedgerError;
 use crate::runtime::{RuntimeError, RuntimeErrorKind};
 use crate::store::StoreError;
+use crate::{AuditError, OpenError};
 
 /// What an error means to a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,16 @@ pub trait Classify {
     fn element(&self) -> Option<&ElementId> {
         None
     }
+
+    /// The field at fault, where there is one: a path into what the caller gave.
+    fn field(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The path of a metadata entry, whichever map it is in.
+fn entry(key: &str) -> Option<String> {
+    Some(format!("metadata.{key}"))
 }
 
 const fn class(kind: ErrorKind, reason: &'static str) -> Class {
@@ -88,6 +98,19 @@ impl Classify for CreateError {
             | Self::Ledger { id, .. } => Some(id),
         }
     }
+
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::InvalidField { field, .. } => Some(format!("spec.{field}")),
+            Self::SpecKind { .. } => Some("spec".to_owned()),
+            Self::UnknownParent { .. } | Self::InvalidParent { .. } => Some("parent".to_owned()),
+            Self::UnknownOwner { .. } | Self::InvalidOwner { .. } => Some("owner".to_owned()),
+            Self::InvalidEntry { entry: error, .. } => entry(&error.key),
+            Self::ReadOnlyKey { key, .. } => entry(key),
+            Self::Store { source, .. } => source.field(),
+            _ => None,
+        }
+    }
 }
 
 impl Classify for ReadError {
@@ -112,6 +135,14 @@ impl Classify for ReadError {
             | Self::NoData { id }
             | Self::Store { id, .. } => Some(id),
             Self::InvalidFilter { .. } | Self::InvalidPage | Self::Ledger(_) => None,
+        }
+    }
+
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::InvalidFilter { .. } => Some("filters".to_owned()),
+            Self::InvalidPage => Some("page_token".to_owned()),
+            _ => None,
         }
     }
 }
@@ -142,6 +173,15 @@ impl Classify for UpdateError {
             | Self::InvalidState { id, .. }
             | Self::Store { id, .. }
             | Self::Ledger { id, .. } => Some(id),
+        }
+    }
+
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::InvalidEntry { entry: error, .. } => entry(&error.key),
+            Self::ReadOnlyKey { key, .. } => entry(key),
+            Self::Revision { .. } => Some("expected_revision".to_owned()),
+            _ => None,
         }
     }
 }
@@ -206,6 +246,15 @@ impl Classify for ComposeError {
             | Self::InvalidField { id, .. } => Some(id),
         }
     }
+
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::Read(error) => error.field(),
+            Self::InvalidField { field, .. } => Some(field.clone()),
+            Self::WrongRole { .. } | Self::WrongBind { .. } => Some("how".to_owned()),
+            _ => None,
+        }
+    }
 }
 
 impl Classify for CommitError {
@@ -235,6 +284,14 @@ impl Classify for CommitError {
             Self::NoRoot { executor, .. } | Self::Ledger { executor, .. } => Some(executor),
         }
     }
+
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::Compose(error) => error.field(),
+            Self::Invalid { field, .. } => Some(field.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl Classify for TaskError {
@@ -242,7 +299,9 @@ impl Classify for TaskError {
         match self {
             Self::Compose(error) => error.class(),
             Self::NeverStarted { .. } => class(ErrorKind::FailedPrecondition, "never_started"),
-            Self::NotRunning { .. } => class(ErrorKind::FailedPrecondition, "not_running"),
+            Self::NotRunning { .. } | Self::Idle { .. } => {
+                class(ErrorKind::FailedPrecondition, "not_running")
+            }
             Self::Runtime { source, .. } => source.class(),
             Self::Ledger { source, .. } => source.class(),
         }
@@ -254,7 +313,14 @@ impl Classify for TaskError {
             Self::NeverStarted { task, .. }
             | Self::NotRunning { task, .. }
             | Self::Runtime { task, .. } => Some(task),
-            Self::Ledger { executor, .. } => Some(executor),
+            Self::Idle { executor } | Self::Ledger { executor, .. } => Some(executor),
+        }
+    }
+
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::Compose(error) => error.field(),
+            _ => None,
         }
     }
 }
@@ -272,6 +338,10 @@ impl Classify for StepError {
 impl Classify for HandleError {
     fn class(&self) -> Class {
         class(ErrorKind::InvalidArgument, "invalid_handle")
+    }
+
+    fn field(&self) -> Option<String> {
+        Some("handle".to_owned())
     }
 }
 
@@ -292,6 +362,16 @@ impl Classify for StoreError {
             Self::Unavailable(_) => class(ErrorKind::Unavailable, "location_unavailable"),
             Self::Missing(_) => class(ErrorKind::DataLoss, "missing_bytes"),
             Self::Backend { .. } => class(ErrorKind::Internal, "store_backend"),
+        }
+    }
+
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::ChecksumMismatch { .. } => Some("checksum".to_owned()),
+            Self::UnsupportedFormat(_) | Self::RefusedEntry { .. } | Self::Archive { .. } => {
+                Some("data".to_owned())
+            }
+            _ => None,
         }
     }
 }
@@ -350,6 +430,16 @@ impl Classify for OpenError {
             Self::DuplicateLocation(_) => class(ErrorKind::InvalidArgument, "duplicate_location"),
             Self::LocationName(_) => class(ErrorKind::InvalidArgument, "location_name"),
             Self::Runtime(error) => error.class(),
+        }
+    }
+}
+
+impl Classify for AuditError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Runtime(error) => error.class(),
+            Self::Store { source, .. } => source.class(),
+            Self::Ledger(error) => error.class(),
         }
     }
 }

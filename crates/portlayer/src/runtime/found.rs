@@ -24,6 +24,21 @@ pub struct ProcessExit {
     pub memory_peak_bytes: Option<u64>,
 }
 
+/// What a container uses now, as its cgroup tells; `None` where the kernel does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStats {
+    /// CPU time since its start, in nanoseconds.
+    pub cpu_ns: Option<u64>,
+    /// Memory in bytes, page cache included.
+    pub memory_bytes: Option<u64>,
+    /// Highest memory use in bytes.
+    pub memory_peak_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// How often the kernel killed in it for memory.
+    pub oom_kills: Option<u64>,
+}
+
 /// Whom a signal is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -30,8 +30,8 @@ use tokio::io::AsyncRead;
 
 pub use error::{RuntimeError, RuntimeErrorKind};
 pub use found::{
-    Delivery, Finding, FindingClass, FoundContainer, ProcessExit, ProcessState, RuntimeInfo,
-    SignalScope,
+    ContainerStats, Delivery, Finding, FindingClass, FoundContainer, ProcessExit, ProcessState,
+    RuntimeInfo, SignalScope,
 };
 pub use log::{LogChunk, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};
@@ -47,6 +47,9 @@ pub type InputStream = Pin<Box<dyn AsyncRead + Send>>;
 pub trait Runtime: Send + Sync + 'static {
     /// Versions and abilities.
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError>;
+
+    /// Whether the engine answers now. Itself answers within seconds, whatever hangs.
+    async fn ping(&self) -> Result<(), RuntimeError>;
 
     /// Opens the lease of a commit. Idempotent.
     async fn begin(&self, scope: &Scope) -> Result<(), RuntimeError>;
@@ -116,6 +119,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Freezes or thaws a container.
     async fn set_paused(&self, id: &ContainerId, paused: bool) -> Result<Delivery, RuntimeError>;
+
+    /// What a container uses now. A container that does not run uses nothing that is known.
+    async fn stats(&self, id: &ContainerId) -> Result<ContainerStats, RuntimeError>;
 
     /// State of one process now.
     async fn process_state(

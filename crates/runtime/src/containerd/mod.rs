@@ -15,9 +15,9 @@ use containerd_client::types::v1::{Process as EngineProcess, Status as EngineSta
 use portlayer::{
     element::ElementId,
     runtime::{
-        ContainerId, ContainerPlan, Delivery, Finding, FoundContainer, InputStream, LogQuery,
-        LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime,
-        RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
+        ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer, InputStream,
+        LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState,
+        RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
     },
     store::{Access, MountSource},
 };
@@ -249,6 +249,10 @@ impl Runtime for Containerd {
         Ok(self.shared.info.clone())
     }
 
+    async fn ping(&self) -> Result<(), RuntimeError> {
+        probe::ping(&self.shared.client).await
+    }
+
     async fn begin(&self, scope: &Scope) -> Result<(), RuntimeError> {
         lease::create(&self.shared.client, scope.as_str()).await
     }
@@ -397,6 +401,19 @@ impl Runtime for Containerd {
             }
             _ => Ok(Delivery::NotRunning),
         }
+    }
+
+    async fn stats(&self, id: &ContainerId) -> Result<ContainerStats, RuntimeError> {
+        let (layout, group) = (self.shared.layout.clone(), self.shared.cgroup(id));
+        let read = tokio::task::spawn_blocking(move || layout.stats(&group)).await;
+        read.map_err(|error| {
+            RuntimeError::new(
+                RuntimeErrorKind::Internal,
+                "read cgroup of",
+                id.as_str(),
+                error.to_string(),
+            )
+        })
     }
 
     async fn process_state(

@@ -9,14 +9,19 @@ use super::process::{Ended, FakeProcess, Phase, script_error};
 use super::{FakeContainer, FakeRuntime, answer, error};
 use crate::element::ElementId;
 use crate::runtime::{
-    ContainerId, ContainerPlan, Delivery, Finding, FindingClass, FoundContainer, InputStream,
-    LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan,
-    Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
+    ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FindingClass, FoundContainer,
+    InputStream, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState,
+    RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
 };
 use crate::task::ExitReason;
 
 #[async_trait]
 impl Runtime for FakeRuntime {
+    async fn ping(&self) -> Result<(), RuntimeError> {
+        let fault = self.enter("ping", "fake").await?;
+        answer(fault, ())
+    }
+
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
         Ok(RuntimeInfo {
             engine: "fake".into(),
@@ -273,6 +278,23 @@ impl Runtime for FakeRuntime {
             None => Delivery::NotRunning,
         };
         answer(fault, delivery)
+    }
+
+    async fn stats(&self, id: &ContainerId) -> Result<ContainerStats, RuntimeError> {
+        let fault = self.enter("stats", id.as_str()).await?;
+        let running = match self.lock().containers.get(id) {
+            Some(container) => container
+                .processes
+                .values()
+                .filter(|process| matches!(process.phase(), Phase::Running))
+                .count(),
+            None => 0,
+        };
+        let stats = ContainerStats {
+            pids: Some(running as u64),
+            ..ContainerStats::default()
+        };
+        answer(fault, stats)
     }
 
     async fn process_state(

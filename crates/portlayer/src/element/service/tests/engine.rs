@@ -23,6 +23,7 @@ fn no<T>() -> Answer<T> {
 #[async_trait]
 #[rustfmt::skip]
 impl Runtime for Idle {
+    async fn ping(&self) -> Answer<()> { Ok(()) }
     async fn info(&self) -> Answer<RuntimeInfo> {
         Ok(RuntimeInfo {
             engine: "idle".into(),
@@ -48,6 +49,7 @@ impl Runtime for Idle {
     async fn wait_process(&self, _: &ProcessId, _: bool) -> Answer<ProcessExit> { no() }
     async fn delete_process(&self, _: &ProcessId, _: bool, _: bool) -> Answer<()> { Ok(()) }
     async fn signal(&self, _: &ProcessId, _: bool, _: i32, _: SignalScope) -> Answer<Delivery> { no() }
+    async fn stats(&self, _: &ContainerId) -> Answer<ContainerStats> { no() }
     async fn set_paused(&self, _: &ContainerId, _: bool) -> Answer<Delivery> { no() }
     async fn process_state(&self, _: &ProcessId, _: bool) -> Answer<ProcessState> { Ok(ProcessState::Unknown) }
     async fn attach_mount(&self, _: &ContainerId, _: &MountPlan) -> Answer<()> { no() }
