@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use containerd_client::services::v1::PluginsRequest;
-use portlayer::runtime::{RuntimeError, RuntimeErrorKind, RuntimeInfo};
+use portlayer::runtime::{HostIsolation, RuntimeError, RuntimeErrorKind, RuntimeInfo};
 
 use crate::{
     cgroup::Layout,
@@ -131,6 +131,7 @@ pub(crate) async fn probe(engine: &Engine) -> Result<RuntimeInfo, RuntimeError> 
             version.version
         ));
     }
+    let isolation = isolation(&mut warnings);
     Ok(RuntimeInfo {
         engine: format!("containerd {}", version.version),
         oci_runtime,
@@ -143,6 +144,40 @@ pub(crate) async fn probe(engine: &Engine) -> Result<RuntimeInfo, RuntimeError> 
         snapshotter: SNAPSHOTTER.to_owned(),
         namespace: engine.places().namespace.clone(),
         live_attach,
+        isolation,
         warnings,
     })
+}
+
+/// AppArmor profiles made for containers, best first. We load none: that is for the node's owner.
+const APPARMOR_PROFILES: [&str; 3] = [
+    "portlayer-default",
+    "docker-default",
+    "cri-containerd.apparmor.d",
+];
+
+/// What the host has to keep executors apart. Blocks for a few small files.
+fn isolation(warnings: &mut Vec<String>) -> HostIsolation {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let capabilities = bounding.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    let on = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with('Y'));
+    // "name (mode)", one a line
+    let loaded =
+        std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    let apparmor = APPARMOR_PROFILES.into_iter().find(|wanted| {
+        let mut names = loaded.lines().filter_map(|line| line.split(' ').next());
+        on && names.any(|name| name == *wanted)
+    });
+    if on && apparmor.is_none() {
+        warnings.push(format!(
+            "AppArmor is on and none of {} is loaded: executors run without a profile",
+            APPARMOR_PROFILES.join(", ")
+        ));
+    }
+    HostIsolation {
+        capabilities: capabilities.unwrap_or_default(),
+        apparmor: apparmor.map(str::to_owned),
+    }
 }

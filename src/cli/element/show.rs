@@ -14,6 +14,9 @@ pub(crate) struct ShowArgs {
     /// Ids
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
+    /// Show what keeps executors apart from the host instead
+    #[arg(long)]
+    security: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -24,6 +27,11 @@ pub(crate) async fn run(kind: Option<Kind>, args: ShowArgs, context: &Context) -
     context
         .with_node(async |node| {
             for id in &ids {
+                if args.security {
+                    let security = node.layer().security(id).await.map_err(fail)?;
+                    out.one(&security, id.as_str(), &rows::security(&security))?;
+                    continue;
+                }
                 let element = node.layer().read(id).await.map_err(fail)?;
                 out.one(&element, id.as_str(), &rows::details(&element))?;
             }

@@ -4,6 +4,7 @@ mod details;
 mod element;
 mod event;
 mod run;
+mod security;
 
 use portlayer::time::Timestamp;
 
@@ -11,6 +12,7 @@ pub(crate) use details::details;
 pub(crate) use element::ElementRow;
 pub(crate) use event::{AuditLine, EventRow};
 pub(crate) use run::{RunRow, exit_details};
+pub(crate) use security::security;
 
 /// Bytes for people.
 pub(crate) fn bytes(count: u64) -> String {

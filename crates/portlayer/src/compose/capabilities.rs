@@ -79,8 +79,19 @@ pub(crate) struct Sets {
     pub(crate) ambient: BTreeSet<&'static str>,
 }
 
-/// The sets of a process. Root holds all it may have; another user only what the executor adds explicitly.
-pub(crate) fn sets(isolation: &Isolation, root: bool) -> Sets {
+/// The most a process of an executor may ever have: never more than `host`, of which bit n is the capability n.
+pub(crate) fn bounding(isolation: &Isolation, host: u64) -> BTreeSet<&'static str> {
+    sets(isolation, host, true).bounding
+}
+
+/// The sets of a process. Root holds all it may have; another user only what the executor adds explicitly. What `host` does
+/// not have is left out: the OCI runtime refuses a process that is to have it.
+pub(crate) fn sets(isolation: &Isolation, host: u64, root: bool) -> Sets {
+    let present = |name: &&str| {
+        ALL.iter()
+            .position(|known| known == name)
+            .is_some_and(|bit| host & (1 << bit) != 0)
+    };
     let added: BTreeSet<_> = isolation
         .add_capabilities
         .iter()
@@ -99,6 +110,7 @@ pub(crate) fn sets(isolation: &Isolation, root: bool) -> Sets {
         .union(&added)
         .copied()
         .filter(|name| !dropped.contains(name))
+        .filter(present)
         .collect();
     let explicit: BTreeSet<_> = added.intersection(&bounding).copied().collect();
     match root {
@@ -126,11 +138,11 @@ mod tests {
             drop_capabilities: vec!["CAP_CHOWN".into(), "CAP_KILL".into()],
             ..Isolation::default()
         };
-        let user = sets(&isolation, false);
+        let user = sets(&isolation, u64::MAX, false);
         assert_eq!(user.held, BTreeSet::from(["CAP_NET_RAW"]));
         assert_eq!(user.ambient, user.held);
         assert!(!user.bounding.contains("CAP_CHOWN") && !user.bounding.contains("CAP_KILL"));
-        let root = sets(&isolation, true);
+        let root = sets(&isolation, u64::MAX, true);
         assert_eq!(root.held, root.bounding);
         assert_eq!(root.bounding.len(), 9);
         assert!(root.ambient.is_empty());
@@ -138,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_default_has_none_of_the_four_that_are_rarely_needed() {
-        let root = sets(&Isolation::default(), true);
+        let root = sets(&Isolation::default(), u64::MAX, true);
         for name in [
             "CAP_MKNOD",
             "CAP_NET_RAW",
@@ -148,5 +160,17 @@ mod tests {
         ] {
             assert!(!root.bounding.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn nothing_comes_from_a_host_that_does_not_have_it() {
+        let isolation = Isolation {
+            privileged: true,
+            ..Isolation::default()
+        };
+        // Bit 24 is CAP_SYS_RESOURCE.
+        let most = bounding(&isolation, 0x1ff_ffff_ffff & !(1 << 24));
+        assert_eq!(most.len(), 40);
+        assert!(!most.contains("CAP_SYS_RESOURCE"));
     }
 }

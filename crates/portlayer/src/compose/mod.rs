@@ -22,6 +22,8 @@ mod oci;
 mod prepare;
 mod record;
 mod result;
+mod seccomp;
+mod security;
 mod steps;
 mod stop;
 mod validate;
@@ -33,6 +35,7 @@ pub use error::{CommitError, ComposeError, StepError};
 pub use handle::{BindHow, Handle, HandleError, JoinHow, Op, TaskBind};
 pub use interact::{Attached, Interrupt, Interrupted, TaskError};
 pub use result::{CommitResult, ElementResult, RunId};
+pub use security::Security;
 
 pub(crate) use intent::Intent;
 pub(crate) use node::Composer;

@@ -9,9 +9,18 @@ use super::driver::{Command, Driver};
 use crate::element::ElementId;
 use crate::element::health::Health;
 use crate::ledger::Ledger;
-use crate::runtime::{ProcessId, Runtime, RuntimeInfo};
+use crate::runtime::{HostIsolation, ProcessId, Runtime, RuntimeInfo};
 use crate::store::{Location, Store};
 use crate::task::ExitReason;
+
+/// What the documents of the OCI runtime depend on besides what is asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Host {
+    /// cgroup v2 alone is mounted.
+    pub(crate) cgroup2: bool,
+    /// What it has to keep executors apart.
+    pub(crate) isolation: HostIsolation,
+}
 
 /// The node below composition. Drivers hold this and not the port layer, so that dropping the port layer ends them.
 pub(crate) struct Node {
@@ -19,8 +28,8 @@ pub(crate) struct Node {
     pub(crate) ledger: Ledger,
     /// The engine.
     pub(crate) runtime: Arc<dyn Runtime>,
-    /// cgroup v2 alone is mounted.
-    pub(crate) cgroup2: bool,
+    /// What the host can do.
+    pub(crate) host: Host,
     /// Volumes can be mounted into running containers.
     pub(crate) live_attach: bool,
     /// Which locations cannot be used.
@@ -124,7 +133,10 @@ impl Composer {
             node: Arc::new(Node {
                 ledger,
                 runtime,
-                cgroup2: info.cgroups == "v2",
+                host: Host {
+                    cgroup2: info.cgroups == "v2",
+                    isolation: info.isolation.clone(),
+                },
                 live_attach: info.live_attach,
                 health,
                 locations,

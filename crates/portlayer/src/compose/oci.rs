@@ -4,14 +4,15 @@
 //! library's builders fill what is left out with defaults of their own (a shell, capabilities, mounts), which must
 //! never reach a container. Tests check that no field is lost on the way.
 //!
-//! What belongs to the runtime crate is left out: cgroup path, init, numeric user, volume mounts. A seccomp profile and a
-//! user namespace are not made yet; their places are `linux.seccomp` and a further entry of `linux.namespaces`.
+//! What belongs to the runtime crate is left out: cgroup path, init, numeric user, volume mounts. There are no hooks: they
+//! would run as root on the host. docs/security.md has every row of the profile with its reason.
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 
-use super::capabilities;
+use super::node::Host;
 use super::validate::{EffectiveTask, Resolved};
+use super::{capabilities, seccomp};
 use crate::element::ElementId;
 use crate::store::Access;
 use crate::task::{Isolation, Limits};
@@ -49,8 +50,11 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
+/// Who may use ICMP echo sockets: every group of the container, so that `ping` works without CAP_NET_RAW.
+const PING_GROUPS: &str = "0 65535";
+
 /// The container's document, without process and volume mounts.
-pub(crate) fn spec(executor: &ElementId, resolved: &Resolved, cgroup2: bool) -> Spec {
+pub(crate) fn spec(executor: &ElementId, resolved: &Resolved, host: &Host) -> Spec {
     let read_only = resolved
         .root
         .as_ref()
@@ -60,17 +64,17 @@ pub(crate) fn spec(executor: &ElementId, resolved: &Resolved, cgroup2: bool) -> 
         "root": { "path": "rootfs", "readonly": read_only },
         "hostname": hostname(executor, resolved),
         "mounts": mounts(resolved.spec.isolation.privileged),
-        "linux": linux(resolved, cgroup2),
+        "linux": linux(resolved, host),
     });
     serde_json::from_value(document)
         .expect("the document follows the specification, as tests of every branch show")
 }
 
 /// The document of one process. The user is the runtime's to fill in.
-pub(crate) fn process(task: &EffectiveTask, isolation: &Isolation) -> Process {
+pub(crate) fn process(task: &EffectiveTask, isolation: &Isolation, host: &Host) -> Process {
     let root = runs_as_root(&task.user);
-    let sets = capabilities::sets(isolation, root);
-    let document = json!({
+    let sets = capabilities::sets(isolation, host.isolation.capabilities, root);
+    let mut document = json!({
         "terminal": task.terminal,
         "user": { "uid": 0, "gid": 0, "additionalGids": task.extra_gids },
         "args": task.argv,
@@ -86,6 +90,9 @@ pub(crate) fn process(task: &EffectiveTask, isolation: &Isolation) -> Process {
         "rlimits": rlimits(task),
         "noNewPrivileges": !isolation.allow_new_privileges && !isolation.privileged,
     });
+    if let (Some(profile), false) = (&host.isolation.apparmor, isolation.privileged) {
+        document["apparmorProfile"] = json!(profile);
+    }
     serde_json::from_value(document)
         .expect("the document follows the specification, as tests of every branch show")
 }
@@ -127,13 +134,13 @@ fn mounts(privileged: bool) -> Value {
     ])
 }
 
-fn linux(resolved: &Resolved, cgroup2: bool) -> Value {
+fn linux(resolved: &Resolved, host: &Host) -> Value {
     let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
     if !resolved.host_network {
         namespaces.push("network");
     }
     // On cgroup v1 the namespace would hide nothing: the mount shows the container's own directories anyway.
-    if cgroup2 {
+    if host.cgroup2 {
         namespaces.push("cgroup");
     }
     let namespaces: Vec<Value> = namespaces
@@ -145,7 +152,13 @@ fn linux(resolved: &Resolved, cgroup2: bool) -> Value {
         "namespaces": namespaces,
         "resources": resources(&resolved.spec.limits, privileged),
     });
+    if !resolved.host_network {
+        linux["sysctl"] = json!({ "net.ipv4.ping_group_range": PING_GROUPS });
+    }
     if !privileged {
+        let bounding =
+            capabilities::bounding(&resolved.spec.isolation, host.isolation.capabilities);
+        linux["seccomp"] = seccomp::filter(&bounding);
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);
     }

@@ -114,7 +114,7 @@ impl Steps<'_> {
             revision: self.executor.revision + 1,
             root: root_plan,
             mounts,
-            spec: oci::spec(executor, self.resolved, self.node.cgroup2),
+            spec: oci::spec(executor, self.resolved, &self.node.host),
             several: starts.len() > 1,
         };
         let (Some((first, further)), Some(primary)) =
@@ -249,7 +249,7 @@ impl Steps<'_> {
             primary: start.primary,
             task: start.task.clone(),
             run: start.run,
-            process: oci::process(task, &self.resolved.spec.isolation),
+            process: oci::process(task, &self.resolved.spec.isolation, &self.node.host),
             user_text: task.user.clone(),
             stdin: task.interaction.stdin,
             stdout: output(&task.stdout),

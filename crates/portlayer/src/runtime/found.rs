@@ -137,6 +137,15 @@ pub enum FindingClass {
     Log,
 }
 
+/// What the host has to keep executors apart from it and from each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostIsolation {
+    /// Capabilities that can be given at all: bit n is the capability n of `linux/capability.h`.
+    pub capabilities: u64,
+    /// The loaded AppArmor profile that executors get; `None` = the kernel has no AppArmor, or none of the profiles we know.
+    pub apparmor: Option<String>,
+}
+
 /// Versions and abilities found at start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RuntimeInfo {
@@ -156,6 +165,9 @@ pub struct RuntimeInfo {
     pub namespace: String,
     /// Volumes can be attached to a running container.
     pub live_attach: bool,
+    /// What the host has to keep executors apart.
+    #[serde(default)]
+    pub isolation: HostIsolation,
     /// What is missing or degraded, in plain words.
     pub warnings: Vec<String>,
 }

@@ -30,8 +30,8 @@ use tokio::io::AsyncRead;
 
 pub use error::{RuntimeError, RuntimeErrorKind};
 pub use found::{
-    ContainerStats, Delivery, Finding, FindingClass, FoundContainer, ProcessExit, ProcessState,
-    RuntimeInfo, SignalScope,
+    ContainerStats, Delivery, Finding, FindingClass, FoundContainer, HostIsolation, ProcessExit,
+    ProcessState, RuntimeInfo, SignalScope,
 };
 pub use log::{LogChunk, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::support::id;
+use crate::compose::node::Host;
 use crate::compose::oci;
 use crate::compose::validate::{EffectiveTask, Resolved, Root};
+use crate::runtime::HostIsolation;
 use crate::store::Access;
 use crate::task::{
     ExecutorSpec, ImageDefaults, Interaction, Isolation, LogChoice, RestartPolicy, Rlimit, Secret,
@@ -29,8 +31,19 @@ fn resolved(change: impl FnOnce(&mut Resolved)) -> Resolved {
     resolved
 }
 
+fn host() -> Host {
+    Host {
+        cgroup2: false,
+        isolation: HostIsolation {
+            capabilities: u64::MAX,
+            ..HostIsolation::default()
+        },
+    }
+}
+
 fn document(change: impl FnOnce(&mut Resolved), cgroup2: bool) -> Value {
-    let spec = oci::spec(&id("executor://x/jobs/build_1"), &resolved(change), cgroup2);
+    let host = Host { cgroup2, ..host() };
+    let spec = oci::spec(&id("executor://x/jobs/build_1"), &resolved(change), &host);
     serde_json::to_value(spec).unwrap()
 }
 
@@ -55,7 +68,7 @@ fn task() -> EffectiveTask {
 }
 
 fn process(task: &EffectiveTask, isolation: &Isolation) -> Value {
-    serde_json::to_value(oci::process(task, isolation)).unwrap()
+    serde_json::to_value(oci::process(task, isolation, &host())).unwrap()
 }
 
 fn names(value: &Value, pointer: &str, field: &str) -> Vec<String> {
@@ -156,6 +169,26 @@ fn what_is_asked_for_changes_only_its_place() {
         privileged["linux"]["resources"]["devices"][0]["allow"],
         true
     );
+    assert!(privileged["linux"].get("seccomp").is_none());
+}
+
+#[test]
+fn the_filter_survives_the_library_whole() {
+    let plain = document(|_| {}, false);
+    let wanted = crate::compose::seccomp::filter(&crate::compose::capabilities::bounding(
+        &Isolation::default(),
+        u64::MAX,
+    ));
+    assert_eq!(plain["linux"]["seccomp"], wanted);
+    let confined = Host {
+        isolation: HostIsolation {
+            apparmor: Some("docker-default".into()),
+            ..host().isolation
+        },
+        ..host()
+    };
+    let process = serde_json::to_value(oci::process(&task(), &Isolation::default(), &confined));
+    assert_eq!(process.unwrap()["apparmorProfile"], "docker-default");
 }
 
 #[test]

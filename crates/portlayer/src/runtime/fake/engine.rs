@@ -32,6 +32,10 @@ impl Runtime for FakeRuntime {
             snapshotter: "fake".into(),
             namespace: "fake".into(),
             live_attach: !self.lock().no_live_attach,
+            isolation: crate::runtime::HostIsolation {
+                capabilities: u64::MAX,
+                ..Default::default()
+            },
             warnings: Vec::new(),
         })
     }

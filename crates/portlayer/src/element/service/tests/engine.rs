@@ -34,6 +34,10 @@ impl Runtime for Idle {
             snapshotter: "none".into(),
             namespace: "test".into(),
             live_attach: false,
+            isolation: crate::runtime::HostIsolation {
+                capabilities: u64::MAX,
+                ..Default::default()
+            },
             warnings: Vec::new(),
         })
     }

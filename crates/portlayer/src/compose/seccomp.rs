@@ -1,0 +1,177 @@
+//! The seccomp filter of an executor: an allow-list, from the versioned data file beside this one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+/// The version of the list; the first line of the file names the same.
+pub(crate) const VERSION: u32 = 1;
+const LIST: &str = include_str!("syscalls.txt");
+
+const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
+
+/// `CLONE_NEW*` but NEWTIME, which `clone` does not take (sched.h): a task makes no namespaces, and so has no user namespace
+/// in which it would have every capability.
+const NEW_NAMESPACES: u64 = 0x7e02_0000;
+/// Execution domains that are harmless: Linux, 32-bit Linux, both with UNAME26, and the question which one it is. Others
+/// switch off address randomisation or page protections.
+const PERSONALITIES: [u64; 5] = [0x0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
+/// UNIX, INET, INET6, NETLINK, PACKET (which needs CAP_NET_RAW as well). The others are rarely used and often broken kernel
+/// code (ALG, VSOCK, RDS, TIPC, ...); VSOCK reaches past every network namespace.
+const FAMILIES: [u64; 5] = [1, 2, 10, 16, 17];
+
+/// The sections of the file.
+#[derive(Debug, Default)]
+struct List {
+    always: BTreeSet<&'static str>,
+    by_architecture: BTreeMap<&'static str, BTreeSet<&'static str>>,
+    by_capability: BTreeMap<&'static str, BTreeSet<&'static str>>,
+}
+
+static PARSED: LazyLock<List> = LazyLock::new(|| parse(LIST));
+
+fn parse(text: &'static str) -> List {
+    let mut list = List::default();
+    let mut section = "";
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            section = name;
+            continue;
+        }
+        let names = match section.split_once(' ') {
+            Some(("architecture", name)) => list.by_architecture.entry(name).or_default(),
+            Some(("capability", name)) => list.by_capability.entry(name).or_default(),
+            _ => &mut list.always,
+        };
+        names.extend(line.split_ascii_whitespace());
+    }
+    list
+}
+
+/// Names of the calls that are allowed whatever their arguments, sorted.
+pub(crate) fn allowed(bounding: &BTreeSet<&str>) -> BTreeSet<&'static str> {
+    let list = &*PARSED;
+    let own = list.by_architecture.get(std::env::consts::ARCH);
+    let held = bounding
+        .iter()
+        .filter_map(|name| list.by_capability.get(name));
+    own.into_iter()
+        .chain(held)
+        .chain([&list.always])
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// The filter of a container whose processes can have these capabilities at most.
+pub(crate) fn filter(bounding: &BTreeSet<&str>) -> Value {
+    let names = allowed(bounding);
+    let mut calls = vec![json!({ "names": names, "action": "SCMP_ACT_ALLOW" })];
+    for (name, values) in [("personality", PERSONALITIES), ("socket", FAMILIES)] {
+        // Rules of one call are alternatives.
+        calls.extend(values.map(|value| {
+            json!({ "names": [name], "action": "SCMP_ACT_ALLOW",
+                "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }] })
+        }));
+    }
+    if !names.contains("clone") {
+        // The order of clone's arguments is another one on s390.
+        let index = u32::from(std::env::consts::ARCH == "s390x");
+        calls.push(json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": index, "value": NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] }));
+        // Its flags are behind a pointer no filter sees; the C library falls back to clone when there is no clone3.
+        calls.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }));
+    }
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": EPERM,
+        "architectures": architectures(),
+        "syscalls": calls,
+    })
+}
+
+/// The machine's own and those its kernel also runs; calls of any other are killed.
+fn architectures() -> &'static [&'static str] {
+    match std::env::consts::ARCH {
+        "x86_64" => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+        "riscv64" => &["SCMP_ARCH_RISCV64"],
+        "s390x" => &["SCMP_ARCH_S390X", "SCMP_ARCH_S390"],
+        // An empty list is the machine's own.
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(filter: &Value, name: &str) -> Vec<Value> {
+        let all = filter["syscalls"].as_array().unwrap();
+        all.iter()
+            .filter(|call| call["names"].as_array().unwrap().contains(&json!(name)))
+            .cloned()
+            .collect()
+    }
+
+    #[test]
+    fn the_file_names_its_version_and_sections_are_what_is_known() {
+        let first = LIST.lines().next().unwrap();
+        assert!(first.ends_with(&format!("version {VERSION}.")), "{first}");
+        for name in PARSED.by_capability.keys() {
+            assert!(super::super::capabilities::parse(name).is_some(), "{name}");
+        }
+        assert!(PARSED.always.len() > 300 && PARSED.always.contains("openat2"));
+    }
+
+    #[test]
+    fn what_reaches_the_kernels_rarely_used_parts_is_not_allowed() {
+        let names = allowed(&BTreeSet::new());
+        for name in [
+            "add_key",
+            "bpf",
+            "fsopen",
+            "init_module",
+            "io_uring_setup",
+            "kexec_load",
+            "keyctl",
+            "mount",
+            "move_mount",
+            "open_by_handle_at",
+            "perf_event_open",
+            "pivot_root",
+            "process_vm_readv",
+            "reboot",
+            "request_key",
+            "setns",
+            "socket",
+            "socketcall",
+            "swapon",
+            "syslog",
+            "umount2",
+            "unshare",
+            "userfaultfd",
+            "vhangup",
+        ] {
+            assert!(!names.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn calls_with_rules_about_arguments() {
+        let plain = filter(&BTreeSet::new());
+        assert_eq!(calls(&plain, "socket").len(), FAMILIES.len());
+        assert_eq!(calls(&plain, "personality").len(), PERSONALITIES.len());
+        assert_eq!(
+            calls(&plain, "clone")[0]["args"][0]["value"],
+            NEW_NAMESPACES
+        );
+        assert_eq!(calls(&plain, "clone3")[0]["errnoRet"], ENOSYS);
+        let admin = filter(&BTreeSet::from(["CAP_SYS_ADMIN"]));
+        assert_eq!(calls(&admin, "clone").len(), 1);
+        assert!(calls(&admin, "clone")[0].get("args").is_none());
+        assert_eq!(calls(&admin, "mount").len(), 1);
+    }
+}

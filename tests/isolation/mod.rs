@@ -1,0 +1,5 @@
+//! What keeps a task from the host and from its neighbours, seen from inside, on a real kernel. Needs root.
+
+mod profile;
+
+use crate::cli::{Node, code, shown};
