@@ -12,6 +12,7 @@ mod exits;
 mod host;
 pub mod image;
 mod init;
+mod inside;
 mod io;
 pub mod layout;
 mod lease;

@@ -49,6 +49,29 @@ pub fn extract<R: Read>(
     root: &Root,
     options: &ExtractOptions,
 ) -> Result<Extracted, ArchiveError> {
+    place_all(reader, root, options, None)
+}
+
+/// The same, with one owner and group for everything, whatever the archive says. A thread that may not change owners
+/// names itself.
+///
+/// # Errors
+/// As [`extract`].
+pub fn extract_owned<R: Read>(
+    reader: R,
+    root: &Root,
+    options: &ExtractOptions,
+    owner: (u32, u32),
+) -> Result<Extracted, ArchiveError> {
+    place_all(reader, root, options, Some(owner))
+}
+
+fn place_all<R: Read>(
+    reader: R,
+    root: &Root,
+    options: &ExtractOptions,
+    owner: Option<(u32, u32)>,
+) -> Result<Extracted, ArchiveError> {
     let mut tar = TarReader::new(reader, options.limits)?;
     let mut tree = Tree {
         root,
@@ -56,8 +79,11 @@ pub fn extract<R: Read>(
         directories: Vec::new(),
     };
     let mut extracted = Extracted::default();
-    while let Some(entry) = tar.next_entry()? {
+    while let Some(mut entry) = tar.next_entry()? {
         let name = check_entry(&entry, &options.limits)?;
+        if let Some((uid, gid)) = owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
         tree.place(&mut tar, &entry, &name)?;
         extracted.entries += 1;
         extracted.file_bytes += entry.size;

@@ -1,6 +1,7 @@
 //! What can be done with running tasks: wait, interrupt, exec, logs, attach, resize. None of it is configuration: it
 //! waits for no commit and no commit waits for it.
 
+mod inside;
 mod interrupt;
 mod stats;
 mod streams;

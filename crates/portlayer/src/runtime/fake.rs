@@ -34,6 +34,7 @@ struct State {
     containers: BTreeMap<ContainerId, FakeContainer>,
     logs: BTreeMap<ElementId, Vec<(ElementId, LogChunk)>>,
     no_live_attach: bool,
+    inside: Option<std::path::PathBuf>,
 }
 
 struct Fault {
@@ -91,6 +92,11 @@ impl FakeRuntime {
     /// From now on volumes cannot be attached to or detached from running containers.
     pub fn refuse_live_attach(&self) {
         self.lock().no_live_attach = true;
+    }
+
+    /// From now on the file system of every running container is this directory.
+    pub fn set_inside(&self, directory: impl Into<std::path::PathBuf>) {
+        self.lock().inside = Some(directory.into());
     }
 
     /// Every call so far, as `verb object`.

@@ -17,6 +17,7 @@
 mod error;
 pub mod fake;
 mod found;
+mod inside;
 mod log;
 mod name;
 mod plan;
@@ -33,6 +34,7 @@ pub use found::{
     ContainerStats, Delivery, Finding, FindingClass, FoundContainer, HostIsolation, ProcessExit,
     ProcessState, RuntimeInfo, SignalScope,
 };
+pub use inside::{IdMap, Inside};
 pub use log::{LogChunk, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};
 pub use plan::{ContainerPlan, MountPlan, OutputPlan, ProcessPlan, RootPlan};
@@ -152,6 +154,17 @@ pub trait Runtime: Send + Sync + 'static {
         columns: u16,
         rows: u16,
     ) -> Result<(), RuntimeError>;
+
+    /// Opens the file system of a running container. `State` or `NotFound` when it does not run; `Unsupported` by an
+    /// engine whose containers have none.
+    async fn inside(&self, id: &ContainerId) -> Result<Inside, RuntimeError> {
+        Err(RuntimeError::new(
+            RuntimeErrorKind::Unsupported,
+            "look into",
+            id.as_str(),
+            "this engine's containers have no file system to look into",
+        ))
+    }
 
     /// Reads stored output, any number of readers at once.
     async fn logs(&self, query: &LogQuery) -> Result<LogReader, RuntimeError>;

@@ -16,7 +16,7 @@ use portlayer::{
     element::ElementId,
     runtime::{
         ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer, InputStream,
-        LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState,
+        Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState,
         RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
     },
     store::{Access, MountSource},
@@ -29,7 +29,7 @@ use crate::{
     container,
     engine::{Engine, EngineError, Places},
     error::failed,
-    init,
+    init, inside,
     io::{Logs, Pump, reader},
     lease, live,
     live::LiveError,
@@ -476,6 +476,15 @@ impl Runtime for Containerd {
         let target = target.to_owned();
         blocking(move || live::detach(pid, &target).map_err(live_error("detach mount", &target)))
             .await
+    }
+
+    async fn inside(&self, id: &ContainerId) -> Result<Inside, RuntimeError> {
+        let pid = self.init_pid("look into", id).await?;
+        let oom_kills = crate::exits::usage(&self.shared.layout, &self.shared.cgroup(id))
+            .await
+            .oom_kills;
+        let object = id.as_str().to_owned();
+        blocking(move || inside::open(pid, oom_kills).map_err(failed("look into", object))).await
     }
 
     async fn write_stdin(

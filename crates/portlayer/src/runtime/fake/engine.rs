@@ -10,8 +10,9 @@ use super::{FakeContainer, FakeRuntime, answer, error};
 use crate::element::ElementId;
 use crate::runtime::{
     ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FindingClass, FoundContainer,
-    InputStream, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState,
-    RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
+    IdMap, InputStream, Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId,
+    ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
+    Scope, SignalScope,
 };
 use crate::task::ExitReason;
 
@@ -388,6 +389,28 @@ impl Runtime for FakeRuntime {
             return Err(error(RuntimeErrorKind::State, "resize", &id.name));
         }
         answer(fault, ())
+    }
+
+    async fn inside(&self, id: &ContainerId) -> Result<Inside, RuntimeError> {
+        let fault = self.enter("inside", id.as_str()).await?;
+        let directory = {
+            let state = self.lock();
+            if !state.containers.contains_key(id) {
+                return Err(error(RuntimeErrorKind::NotFound, "inside", id.as_str()));
+            }
+            state.inside.clone()
+        };
+        let opened = directory.and_then(|directory| std::fs::File::open(directory).ok());
+        let Some(root) = opened else {
+            return Err(error(RuntimeErrorKind::Unsupported, "inside", id.as_str()));
+        };
+        let inside = Inside {
+            root: root.into(),
+            uids: IdMap::identity(),
+            gids: IdMap::identity(),
+            oom_kills: 0,
+        };
+        answer(fault, inside)
     }
 
     async fn logs(&self, query: &LogQuery) -> Result<LogReader, RuntimeError> {

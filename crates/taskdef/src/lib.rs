@@ -1,0 +1,7 @@
+//! Task definitions of other schedulers, on the port layer.
+//!
+//! A front end reads and checks a definition and translates it, purely, into a plan; one runner drives a plan through
+//! the public API of [`portlayer`].
+
+pub mod diego;
+pub mod plan;
