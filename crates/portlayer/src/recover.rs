@@ -2,13 +2,14 @@
 //!
 //! 1. Commits whose intent is still in the ledger never finished: what they made is removed, what they claimed is
 //!    released. They were not acknowledged.
-//! 2. Containers of ours that no running executor owns are purged.
+//! 2. Containers of ours that no running executor owns are purged, half-made ones included: a commit that died before
+//!    its intent was durable has made a lease at most.
 //! 3. Running executors get their drivers back: ends are watched again, deadlines go on, what ended while nobody
 //!    watched gets its true exit record, marked reconciled; what the engine does not know any more is lost.
 //!
 //! One bad record never stops an open: it is logged, and its element is left as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 
@@ -80,12 +81,9 @@ impl PortLayer {
         &self,
         live: &BTreeMap<ElementId, Option<ContainerId>>,
     ) -> Result<(), RuntimeError> {
+        let owned: BTreeSet<&ContainerId> = live.values().flatten().collect();
         for found in self.shared.runtime.list().await? {
-            let owner = found
-                .executor
-                .as_ref()
-                .and_then(|executor| live.get(executor));
-            if owner.is_some_and(|container| container.as_ref() == Some(&found.id)) {
+            if owned.contains(&found.id) {
                 continue;
             }
             tracing::info!(

@@ -54,6 +54,17 @@ fn read(pid: i32) -> Option<Process> {
     Some(Process { pid, arguments })
 }
 
+/// Names in a directory; none when it is not there.
+pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
 /// Sends a signal to the process only if it still is the one that was found: the pidfd is taken first and the arguments are looked at
 /// again, so that a reused process id is never hit. A process that is gone is no error.
 pub(crate) fn signal(process: &Process, signal: Signal) {

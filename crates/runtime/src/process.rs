@@ -224,10 +224,20 @@ pub(crate) async fn end_container(client: &Client, container: &str) -> Result<()
         container: container.to_owned(),
         exec: String::new(),
     };
-    let Some(process) = get(client, &name).await? else {
-        return Ok(());
-    };
-    match process.status() {
+    match get(client, &name).await? {
+        Some(process) => end(client, &name, &process).await,
+        None => Ok(()),
+    }
+}
+
+/// Kills everything in a container whose first process was `found`, and waits for the end of that. Idempotent.
+pub(crate) async fn end(
+    client: &Client,
+    name: &Name,
+    found: &EngineProcess,
+) -> Result<(), RuntimeError> {
+    let container = name.container.as_str();
+    match found.status() {
         EngineState::Stopped => return Ok(()),
         // A frozen process takes no signal.
         EngineState::Paused | EngineState::Pausing => {
@@ -235,9 +245,9 @@ pub(crate) async fn end_container(client: &Client, container: &str) -> Result<()
         }
         _ => {}
     }
-    kill(client, &name, 9, true).await?;
+    kill(client, name, 9, true).await?;
     let limit = Duration::from_secs(10);
-    match tokio::time::timeout(limit, wait(client, &name)).await {
+    match tokio::time::timeout(limit, wait(client, name)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(status)) if is_missing(&status) => Ok(()),
         Ok(Err(status)) => Err(refused("wait for the end of", container)(status)),

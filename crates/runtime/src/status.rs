@@ -2,7 +2,10 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -40,6 +43,8 @@ pub(crate) struct Status {
     token: String,
     line: Mutex<Vec<u8>>,
     word: watch::Sender<Word>,
+    /// init said that it ends too.
+    last: AtomicBool,
 }
 
 impl Status {
@@ -50,6 +55,7 @@ impl Status {
             token,
             line: Mutex::new(Vec::new()),
             word: watch::Sender::new(Word::Nothing),
+            last: AtomicBool::new(false),
         }
     }
 
@@ -64,13 +70,21 @@ impl Status {
         *self.word.borrow()
     }
 
+    /// Whether init itself ends, and with it the container: no further task goes on in it.
+    pub(crate) fn init_ends(&self) -> bool {
+        self.last.load(Ordering::Acquire)
+    }
+
     fn take(&self, line: &[u8]) {
-        let Some(word) = std::str::from_utf8(line)
+        let Some((word, line)) = std::str::from_utf8(line)
             .ok()
-            .and_then(|line| parse(line, &self.token))
+            .and_then(|line| Some((parse(line, &self.token)?, line)))
         else {
             return;
         };
+        if word.is_end() && line.ends_with(" last") {
+            self.last.store(true, Ordering::Release);
+        }
         // The end is the last word.
         self.word.send_if_modified(|current| {
             let news = !current.is_end() && *current != word;
@@ -168,5 +182,6 @@ mod tests {
         )
         .unwrap();
         assert_eq!(status.now(), Word::Exit(4));
+        assert!(status.init_ends());
     }
 }

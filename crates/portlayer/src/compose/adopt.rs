@@ -201,7 +201,10 @@ impl Driver {
         let steps = self.steps(record, &container, &scope, &resolved);
         let mut undo = Vec::new();
         let done = match fresh {
-            true => steps.start(&starts, &mut undo).await,
+            true => match steps.begin(&mut undo).await {
+                Ok(()) => steps.start(&starts, &mut undo).await,
+                Err(failed) => Err(failed),
+            },
             false => steps.change(&[], &starts, &mut undo).await,
         };
         if let Err(failed) = done {
@@ -219,9 +222,6 @@ impl Driver {
             tracing::error!(executor = %self.executor, ?error, "recording a restart failed");
             steps.undo(undo).await;
             return Ok(());
-        }
-        if fresh && let Err(error) = self.node.runtime.end(&scope).await {
-            tracing::warn!(executor = %self.executor, %error, "deleting the lease of a restart failed");
         }
         match &mut self.live {
             Some(live) => {

@@ -1,5 +1,5 @@
-//! Commit: the only act. Prepared as a whole, then run step by step; the intent is durable before the first call to
-//! the engine, the result in one transaction after the last step that can be undone. What cannot be undone - stopping
+//! Commit: the only act. Prepared as a whole, then run step by step; the intent is durable before the first step
+//! that touches an element, the result in one transaction after the last step that can be undone. What cannot be undone - stopping
 //! tasks, unmounting - comes after that and is reported by element.
 
 mod after;
@@ -110,14 +110,25 @@ impl Driver {
         let container = ContainerId::new(&self.executor, generation);
         let starts = self.starts(committed, tasks, true);
         let intent = intent(prepared, generation, &starts, true);
-        crate::crash::point("start.before-claim");
-        self.claim(prepared, &intent).await?;
-        crate::crash::point("start.before-steps");
-
         let scope = Scope::new(&container, prepared.record.revision);
         let mut undo = Vec::new();
         let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
-        if let Err(failed) = steps.start(&starts, &mut undo).await {
+        crate::crash::point("start.before-claim");
+        // The lease is of no element and is found by its name, so it alone need not wait for the intent.
+        let claim = self.claim(prepared, &intent);
+        let (claimed, begun) = futures::join!(claim, steps.begin(&mut undo));
+        if let Err(error) = claimed {
+            for (step, error) in steps.undo(undo).await {
+                tracing::warn!(executor = %self.executor, step, %error, "undoing a refused commit failed");
+            }
+            return Err(error);
+        }
+        crate::crash::point("start.before-steps");
+        let started = match begun {
+            Ok(()) => steps.start(&starts, &mut undo).await,
+            Err(failed) => Err(failed),
+        };
+        if let Err(failed) = started {
             let failures = steps.undo(undo).await;
             return Err(self
                 .fail(prepared, operation, failed, failures, Some(generation))
@@ -135,17 +146,9 @@ impl Driver {
         };
         self.live = Some(live);
         self.watch_all(&starts);
-        let node = self.node.clone();
         crate::crash::point("start.before-record");
-        // The container's record protects its root from here on.
-        let (written, ended) = futures::join!(
-            self.write(prepared, writing, false),
-            node.runtime.end(&scope)
-        );
+        let written = self.write(prepared, writing, false).await;
         crate::crash::point("start.after-record");
-        if let Err(error) = ended {
-            tracing::warn!(executor = %self.executor, %error, "deleting the lease of a commit failed");
-        }
         match written {
             Ok((revision, _)) => {
                 runs.extend(starts.iter().map(run_id));

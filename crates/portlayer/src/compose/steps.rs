@@ -75,10 +75,16 @@ pub(crate) struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Makes the container and starts its tasks. Independent calls run at once.
+    /// Opens the lease that protects what [`Steps::start`] makes until a record in the engine does.
+    pub(crate) async fn begin(&self, undo: &mut Vec<Undo>) -> Result<(), Failed> {
+        undo.push(Undo::End(self.scope.clone()));
+        let begun = self.node.runtime.begin(self.scope).await;
+        begun.map_err(|error| failed(&self.executor.id, "open lease", error))
+    }
+
+    /// Makes the container and starts its tasks, after [`Steps::begin`]. Independent calls run at once.
     pub(crate) async fn start(&self, starts: &[Start], undo: &mut Vec<Undo>) -> Result<(), Failed> {
         let executor = &self.executor.id;
-        undo.push(Undo::End(self.scope.clone()));
         undo.extend(self.resolved.volumes.iter().filter_map(detach));
         undo.push(Undo::RemoveRoot);
         let root = self.resolved.root.as_ref();
@@ -88,8 +94,6 @@ impl Steps<'_> {
             access: root.map_or(crate::store::Access::ReadOnly, |root| root.access),
         };
         let prepare = async {
-            let begun = self.node.runtime.begin(self.scope).await;
-            begun.map_err(|error| failed(executor, "open lease", error))?;
             let prepared = self
                 .node
                 .runtime
@@ -138,7 +142,13 @@ impl Steps<'_> {
             )
         })?;
         created.map_err(|error| failed(executor, "create container", error))?;
-        self.run(first, undo).await?;
+        // The container's record protects its root from here on.
+        let (ended, ran) = futures::join!(self.node.runtime.end(self.scope), self.run(first, undo));
+        if let Err(error) = ended {
+            // It is removed with the container's name at the next open.
+            tracing::warn!(executor = %executor, %error, "deleting the lease of a commit failed");
+        }
+        ran?;
         self.run_all(further, undo).await
     }
 

@@ -1,6 +1,7 @@
 //! The writer thread: takes transactions, groups them, makes each group durable, answers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -63,6 +64,7 @@ where
 pub(super) struct Writer {
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
+    unsynced: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -81,7 +83,9 @@ impl Writer {
         }
         let (queue, jobs) = mpsc::channel();
         let published = Arc::new(Published::new(next_sequence - 1));
+        let unsynced = Arc::new(AtomicBool::new(false));
         let mut state = State {
+            unsynced: unsynced.clone(),
             db,
             tree,
             published: published.clone(),
@@ -103,8 +107,14 @@ impl Writer {
         let writer = Self {
             queue: Some(queue),
             thread: Some(thread),
+            unsynced,
         };
         Ok((writer, published))
+    }
+
+    /// Whether everything a read can see by now is durable.
+    pub(super) fn is_synced(&self) -> bool {
+        !self.unsynced.load(Ordering::SeqCst)
     }
 
     pub(super) async fn run<T, E, F>(&self, change: F) -> Result<T, E>
@@ -144,6 +154,8 @@ struct State {
     /// How many transactions the group before had.
     last_group: usize,
     failed: bool,
+    /// Set before a group can be read, cleared once it is durable; it stays set when that fails.
+    unsynced: Arc<AtomicBool>,
 }
 
 impl State {
@@ -214,9 +226,11 @@ impl State {
         }
         batch.insert(keys::meta("sequence"), codec::encode(&next)?);
         crate::crash::point("ledger.before-batch");
+        self.unsynced.store(true, Ordering::SeqCst);
         self.tree.apply_batch(batch)?;
         crate::crash::point("ledger.before-flush");
         self.db.flush()?;
+        self.unsynced.store(false, Ordering::SeqCst);
         self.next_sequence = next;
         Ok(())
     }

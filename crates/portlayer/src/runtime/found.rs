@@ -88,6 +88,17 @@ pub struct FoundContainer {
     pub primary: Option<ProcessState>,
 }
 
+impl FoundContainer {
+    /// One of which less than its record was made, so that nothing tells its owner.
+    pub fn half_made(id: ContainerId) -> Self {
+        Self {
+            id,
+            executor: None,
+            primary: None,
+        }
+    }
+}
+
 /// Something of ours in the engine or the kernel, found by looking there and not into the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Finding {

@@ -5,8 +5,9 @@
 //! a time, each with its undo:
 //!
 //! ```text
-//! begin -> prepare_root -> create_container -> create_process(primary) -> start_process
-//!                                           -> create_process(further) -> start_process ...   -> end
+//! begin -> prepare_root -> create_container -> end
+//!                                           -> create_process(primary) -> start_process
+//!                                           -> create_process(further) -> start_process ...
 //! on the way down: signal -> wait_process -> (exit record is durable) -> delete_process
 //!                  -> delete_container -> remove_root
 //! ```
@@ -172,7 +173,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes the stored output of an executor (all its tasks). Idempotent.
     async fn remove_logs(&self, executor: &ElementId) -> Result<(), RuntimeError>;
 
-    /// Every container with our label.
+    /// Every container with our label, and every one of which a commit that did not finish made less than its record:
+    /// its lease or its private directory alone.
     async fn list(&self) -> Result<Vec<FoundContainer>, RuntimeError>;
 
     /// Removes everything a name stands for in the engine and the kernel, whatever state it is in: for leftovers

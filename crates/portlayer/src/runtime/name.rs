@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::element::ElementId;
 
+/// Digits of the executor's digest in the name of a container.
+const DIGITS: usize = 20;
+
 /// The engine's name of one start of an executor: `<executor digest, 20 hex digits>-<generation>`. Deterministic,
 /// and short enough for containerd (76 characters).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -13,7 +16,7 @@ pub struct ContainerId(String);
 impl ContainerId {
     /// The name of the `generation`th start of this executor.
     pub fn new(executor: &ElementId, generation: u32) -> Self {
-        Self(format!("{}-{generation}", &executor.digest_hex()[..20]))
+        Self(format!("{}-{generation}", &executor.digest_hex()[..DIGITS]))
     }
 
     /// Reads a name back from the engine; whether it is one of ours is for the labels to say.
@@ -46,7 +49,7 @@ impl ProcessId {
     }
 }
 
-/// The lease that protects what one commit makes until its record is durable.
+/// The lease that protects what one commit makes until a record in the engine does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scope(String);
 
@@ -59,5 +62,38 @@ impl Scope {
     /// The name of the lease.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The container a lease of this name is for; `None` when it is no commit's.
+    pub fn container_of(lease: &str) -> Option<ContainerId> {
+        let (container, revision) = lease.strip_prefix("pl-")?.rsplit_once("-r")?;
+        let (digest, generation) = container.split_once('-')?;
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let ours = digest.len() == DIGITS && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        (ours && number(generation) && number(revision))
+            .then(|| ContainerId::from_engine(container))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_names_its_container() {
+        let executor = "executor://x/a".parse().unwrap();
+        let container = ContainerId::new(&executor, 12);
+        let scope = Scope::new(&container, 7);
+        assert_eq!(Scope::container_of(scope.as_str()), Some(container));
+        for other in [
+            "pl-image-00",
+            "pl-export-r1",
+            "x-1-r1",
+            "pl-00112233445566778899-1",
+            "pl-00112233445566778899--r1",
+            "",
+        ] {
+            assert_eq!(Scope::container_of(other), None, "{other}");
+        }
     }
 }

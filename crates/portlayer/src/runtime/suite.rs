@@ -8,8 +8,9 @@ use futures::TryStreamExt;
 use oci_spec::runtime::{Process, ProcessBuilder, Spec};
 
 use super::{
-    ContainerId, ContainerPlan, Delivery, LogQuery, LogStreams, OutputPlan, ProcessExit, ProcessId,
-    ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeErrorKind, Scope, SignalScope,
+    ContainerId, ContainerPlan, Delivery, FoundContainer, LogQuery, LogStreams, OutputPlan,
+    ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeErrorKind, Scope,
+    SignalScope,
 };
 use crate::element::{ElementId, StoreKeys};
 use crate::store::Access;
@@ -48,6 +49,7 @@ pub async fn run(subject: &Subject) {
     further_processes(subject).await;
     a_missing_program_is_named(subject).await;
     purge_removes_everything(subject).await;
+    what_is_half_made_is_found(subject).await;
     let after = subject.runtime.audit().await.expect("audit");
     assert_eq!(after, before, "the suite removed what it made");
 }
@@ -353,6 +355,25 @@ async fn purge_removes_everything(subject: &Subject) {
         found.iter().all(|found| found.id != bench.container),
         "it is not listed any more"
     );
+}
+
+/// A commit that died early has made a lease, or a root too, and no record of a container.
+async fn what_is_half_made_is_found(subject: &Subject) {
+    for (name, with_root) in [("leased", false), ("rooted", true)] {
+        let bench = Bench::new(subject, name);
+        let (runtime, plan) = (bench.runtime(), bench.plan());
+        runtime.begin(&bench.scope).await.expect("begin");
+        if with_root {
+            let root = runtime.prepare_root(&bench.scope, &bench.container, &plan.root);
+            root.await.expect("prepare_root");
+        }
+        let half_made = FoundContainer::half_made(bench.container.clone());
+        let found = runtime.list().await.expect("list");
+        assert!(found.contains(&half_made), "{name}: {found:?}");
+        runtime.purge(&bench.container).await.expect("purge");
+        let found = runtime.list().await.expect("list");
+        assert!(!found.contains(&half_made), "{name}: {found:?}");
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
 use containerd_client::services::v1::{
     ListContentRequest, ListImagesRequest, ListStatusesRequest, snapshots::ListSnapshotsRequest,
 };
-use portlayer::runtime::{Finding, FindingClass, RuntimeError};
+use portlayer::runtime::{Finding, FindingClass, RuntimeError, Scope};
 
 use crate::{
     cgroup::Layout,
@@ -86,10 +86,7 @@ async fn engine(client: &Client) -> Result<BTreeSet<Finding>, RuntimeError> {
         }
     }
     for name in lease::list(client).await? {
-        let owner = name
-            .strip_prefix("pl-")
-            .and_then(|rest| rest.rsplit_once("-r"))
-            .map(|(container, _)| container.to_owned());
+        let owner = Scope::container_of(&name).map(|container| container.as_str().to_owned());
         found.insert(finding(FindingClass::Lease, name, owner));
     }
     let request = ListStatusesRequest {

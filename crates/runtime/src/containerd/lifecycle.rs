@@ -2,11 +2,12 @@
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
+use containerd_client::types::v1::Status as EngineState;
 use oci_spec::runtime::Process;
 use portlayer::{
     runtime::{
         ContainerId, ContainerPlan, OutputPlan, ProcessExit, ProcessId, ProcessPlan, RuntimeError,
-        RuntimeErrorKind,
+        RuntimeErrorKind, Scope,
     },
     store::MountSource,
     task::ExitReason,
@@ -31,6 +32,9 @@ use crate::{
 
 /// How long the processes of a container may take to leave its cgroup after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long init may take to end after it said that it does.
+const INIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long init may take to say that the program runs. It is an execve away.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -114,12 +118,13 @@ pub(super) async fn create_container(
 ) -> Result<(), RuntimeError> {
     let place = shared.place(&plan.id);
     let (all, whole, first) = (Arc::clone(shared), plan.clone(), primary.clone());
-    let spec = blocking(move || {
+    let (spec, is_new) = blocking(move || {
         let object = || whole.executor.to_string();
         let process = with_user(&first, &place)?;
         let existing = place
             .read()
             .map_err(failed("read the record of", object()))?;
+        let is_new = existing.is_none();
         // The secret of a container that is there already must stay what its init was given.
         let record = match existing {
             Some(record) => record,
@@ -137,20 +142,35 @@ pub(super) async fn create_container(
         };
         crate::io::make_fifo(&place.status(), 0o622)
             .map_err(failed("make the status of", object()))?;
-        container::complete(
-            &whole,
-            process,
-            &place,
-            &record,
-            &all.init,
-            &all.cgroup(&whole.id),
-        )
+        let cgroup = all.cgroup(&whole.id);
+        let spec = container::complete(&whole, process, &place, &record, &all.init, &cgroup)?;
+        Ok((spec, is_new))
     })
     .await?;
     portlayer::crash::point("engine.before-container");
-    let created = container::create(&shared.client, plan, &spec, shared.options()).await;
+    let create = container::create(&shared.client, plan, &spec, shared.options());
+    let (created, streams) = tokio::join!(create, early_streams(shared, primary, is_new));
     portlayer::crash::point("engine.after-container");
-    created
+    created?;
+    // One that could not be made is made again, and its fault told, when the process is created.
+    if let Some(Ok(tracked)) = streams {
+        lock(&shared.tracked).insert(primary.id.clone(), tracked);
+    }
+    Ok(())
+}
+
+/// The primary's streams while containerd stores the container; `None` for a container that is there already, whose
+/// streams may be in use.
+async fn early_streams(
+    shared: &Arc<Shared>,
+    primary: &ProcessPlan,
+    is_new: bool,
+) -> Option<Result<Arc<Tracked>, RuntimeError>> {
+    let (all, plan) = (Arc::clone(shared), primary.clone());
+    match is_new {
+        true => Some(blocking(move || open_streams(&all, &plan)).await),
+        false => None,
+    }
 }
 
 pub(super) async fn delete_container(
@@ -192,53 +212,62 @@ pub(super) async fn delete_container(
     .await
 }
 
+/// Makes the streams of a new process, before containerd hears of it. Blocks.
+fn open_streams(shared: &Shared, plan: &ProcessPlan) -> Result<Arc<Tracked>, RuntimeError> {
+    let place = shared.place(&plan.id.container);
+    let Some(owner) = place
+        .read()
+        .map_err(failed("read the record of", plan.id.container.as_str()))?
+    else {
+        return Err(RuntimeError::new(
+            RuntimeErrorKind::NotFound,
+            "create process in",
+            plan.id.container.as_str(),
+            "no such container",
+        ));
+    };
+    let usage = shared.layout.usage(&shared.cgroup(&plan.id.container));
+    let record = ProcessRecord {
+        executor: owner.executor,
+        task: plan.task.clone(),
+        primary: plan.primary,
+        terminal: plan.process.terminal().unwrap_or(false),
+        stdin: plan.stdin,
+        log_stdout: plan.stdout != OutputPlan::Discard,
+        log_stderr: plan.stderr != OutputPlan::Discard,
+        oom_kills_before: usage.oom_kills,
+    };
+    let required = plan.stdout == OutputPlan::Required || plan.stderr == OutputPlan::Required;
+    match Tracked::create(shared, &plan.id, record.clone()) {
+        Err(error) if !required => {
+            tracing::warn!(%error, text = error.text, "output is not stored");
+            let silent = ProcessRecord {
+                log_stdout: false,
+                log_stderr: false,
+                ..record
+            };
+            Tracked::create(shared, &plan.id, silent)
+        }
+        other => other,
+    }
+}
+
 pub(super) async fn create_process(
     shared: &Arc<Shared>,
     plan: &ProcessPlan,
 ) -> Result<(), RuntimeError> {
-    let terminal = plan.process.terminal().unwrap_or(false);
+    // The primary's streams were made with its container.
+    let early = lock(&shared.tracked).get(&plan.id).cloned();
     let (all, whole) = (Arc::clone(shared), plan.clone());
     let (tracked, process) = blocking(move || {
-        let place = all.place(&whole.id.container);
-        let Some(owner) = place
-            .read()
-            .map_err(failed("read the record of", whole.id.container.as_str()))?
-        else {
-            return Err(RuntimeError::new(
-                RuntimeErrorKind::NotFound,
-                "create process in",
-                whole.id.container.as_str(),
-                "no such container",
-            ));
+        let tracked = match early {
+            Some(tracked) => tracked,
+            None => open_streams(&all, &whole)?,
         };
         // The primary's is part of the container's record already.
-        let process = if whole.primary {
-            None
-        } else {
-            Some(with_user(&whole, &place)?)
-        };
-        let record = ProcessRecord {
-            executor: owner.executor,
-            task: whole.task.clone(),
-            primary: whole.primary,
-            terminal,
-            stdin: whole.stdin,
-            log_stdout: whole.stdout != OutputPlan::Discard,
-            log_stderr: whole.stderr != OutputPlan::Discard,
-            oom_kills_before: all.layout.usage(&all.cgroup(&whole.id.container)).oom_kills,
-        };
-        let required = whole.stdout == OutputPlan::Required || whole.stderr == OutputPlan::Required;
-        let tracked = match Tracked::create(&all, &whole.id, record.clone()) {
-            Err(error) if !required => {
-                tracing::warn!(%error, text = error.text, "output is not stored");
-                let silent = ProcessRecord {
-                    log_stdout: false,
-                    log_stderr: false,
-                    ..record
-                };
-                Tracked::create(&all, &whole.id, silent)?
-            }
-            other => other?,
+        let process = match whole.primary {
+            true => None,
+            false => Some(with_user(&whole, &all.place(&whole.id.container))?),
         };
         Ok((tracked, process))
     })
@@ -270,6 +299,7 @@ pub(super) async fn create_process(
     if let Err(error) = made {
         if error.kind != RuntimeErrorKind::AlreadyExists {
             let place = tracked.place.clone();
+            lock(&shared.tracked).remove(&plan.id);
             drop(tracked);
             blocking(move || {
                 place
@@ -337,19 +367,27 @@ pub(super) async fn delete_process(
     let name = Name::new(id, primary);
     let tracked = lock(&shared.tracked).get(id).cloned();
     portlayer::crash::point("engine.before-kill");
+    let ended = tracked
+        .as_ref()
+        .is_some_and(|tracked| tracked.exit().is_some());
     if primary {
-        let ended = tracked
+        let ends = tracked
             .as_ref()
-            .is_some_and(|tracked| tracked.exit().is_some());
-        let state = process::get(&shared.client, &name)
-            .await?
-            .map(|process| process.status());
-        let created = state == Some(containerd_client::types::v1::Status::Created);
-        // Further tasks may go on in its container; the container ends with the primary's deletion.
-        if force || ended || created {
-            process::end_container(&shared.client, &name.container).await?;
+            .and_then(|tracked| tracked.status.as_ref())
+            .is_some_and(|status| status.init_ends());
+        // It is about to end by itself, which is cheaper than being killed.
+        let wait = process::wait(&shared.client, &name);
+        if !ends || !matches!(tokio::time::timeout(INIT_LIMIT, wait).await, Ok(Ok(_))) {
+            let found = process::get(&shared.client, &name).await?;
+            let created = found
+                .as_ref()
+                .is_some_and(|process| process.status() == EngineState::Created);
+            // Further tasks may go on in its container; the container ends with the primary's deletion.
+            if let (Some(found), true) = (found, force || ended || created) {
+                process::end(&shared.client, &name, &found).await?;
+            }
         }
-    } else if force {
+    } else if force && !ended {
         process::kill(&shared.client, &name, 9, false).await?;
         let ended = tokio::time::timeout(KILL_LIMIT, exits::wait(&shared.client, &name)).await;
         if ended.is_err() {
@@ -393,11 +431,7 @@ pub(super) async fn purge(shared: &Arc<Shared>, id: &ContainerId) -> Result<(), 
     delete_container(shared, id).await?;
     root::remove(client, id.as_str(), &shared.place(id).root()).await?;
     for scope in lease::list(client).await? {
-        if scope
-            .strip_prefix("pl-")
-            .and_then(|rest| rest.rsplit_once("-r"))
-            .is_some_and(|(container, _)| container == id.as_str())
-        {
+        if Scope::container_of(&scope).as_ref() == Some(id) {
             lease::delete(client, &scope, true).await?;
         }
     }

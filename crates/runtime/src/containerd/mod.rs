@@ -5,7 +5,7 @@ mod lifecycle;
 mod tracked;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -29,7 +29,7 @@ use crate::{
     container,
     engine::{Engine, EngineError, Places},
     error::failed,
-    init, inside,
+    host, init, inside,
     io::{Logs, Pump, reader},
     lease, live,
     live::LiveError,
@@ -198,6 +198,28 @@ impl Containerd {
                 "no such container",
             )),
         }
+    }
+
+    /// Containers that have a lease or a private directory and are not among `found`.
+    async fn half_made(
+        &self,
+        found: &[FoundContainer],
+    ) -> Result<BTreeSet<ContainerId>, RuntimeError> {
+        let directory = self.shared.containers.clone();
+        let directories = blocking(move || {
+            host::names(&directory).map_err(failed("list", directory.display().to_string()))
+        })
+        .await?;
+        let mut named: BTreeSet<ContainerId> = directories
+            .into_iter()
+            .map(ContainerId::from_engine)
+            .collect();
+        let leases = lease::list(&self.shared.client).await?;
+        named.extend(leases.iter().filter_map(|lease| Scope::container_of(lease)));
+        for container in found {
+            named.remove(&container.id);
+        }
+        Ok(named)
     }
 
     async fn state_of(&self, tracked: &Tracked, process: Option<EngineProcess>) -> ProcessState {
@@ -562,6 +584,8 @@ impl Runtime for Containerd {
                 primary,
             });
         }
+        let half_made = self.half_made(&found).await?;
+        found.extend(half_made.into_iter().map(FoundContainer::half_made));
         Ok(found)
     }
 

@@ -15,6 +15,7 @@ use tokio::{sync::watch, task::AbortHandle};
 
 use super::Shared;
 use crate::{
+    cgroup::Usage,
     error::failed,
     exits::{self, Seen},
     io::{Drained, Output, Stream, Watched, make_fifo, open_both, open_reader},
@@ -241,22 +242,39 @@ impl Tracked {
             .status
             .as_ref()
             .map_or(Word::Nothing, |status| status.now());
-        let cgroup = shared.cgroup(&self.id.container);
-        let usage = exits::usage(&shared.layout, &cgroup).await;
-        let exit = exits::judge(word, seen, usage, self.record.oom_kills_before);
         portlayer::crash::point("log.before-drain");
         if seen != Some(Seen::Lost) {
             self.drain().await;
         }
         portlayer::crash::point("log.before-exit-file");
-        // A record that cannot be written is told anyway; only a restart before the ledger has it would ask containerd again.
-        if let Err(error) = self.place.write_exit(&exit) {
-            tracing::warn!(%error, process = %self.id.name, "exit is not stored beside the process");
-        }
+        let exit = self.store_exit(shared, word, seen).await;
         portlayer::crash::point("log.after-exit-file");
         lock(&self.watched).clear();
         self.release_stdin();
         self.exit.send_replace(Some(exit));
+    }
+
+    /// Puts the end together and stores it beside the process.
+    async fn store_exit(&self, shared: &Shared, word: Word, seen: Option<Seen>) -> ProcessExit {
+        let cgroup = shared.cgroup(&self.id.container);
+        let (layout, place) = (shared.layout.clone(), self.place.clone());
+        let oom_kills_before = self.record.oom_kills_before;
+        let work = move || {
+            // Read now: containerd removes the cgroup with the process.
+            let exit = exits::judge(word, seen, layout.usage(&cgroup), oom_kills_before);
+            let stored = place.write_exit(&exit);
+            (exit, stored)
+        };
+        let (exit, stored) = match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done,
+            // The runtime is shutting down: nobody will hear of it.
+            Err(_) => return exits::judge(word, seen, Usage::default(), oom_kills_before),
+        };
+        // A record that cannot be written is told anyway; only a restart before the ledger has it would ask containerd again.
+        if let Err(error) = stored {
+            tracing::warn!(%error, process = %self.id.name, "exit is not stored beside the process");
+        }
+        exit
     }
 
     async fn drain(&self) {

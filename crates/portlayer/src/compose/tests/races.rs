@@ -3,6 +3,7 @@
 use super::support::{Node, X, id};
 use crate::compose::{CommitError, ElementResult, Interrupt, Interrupted, JoinHow, TaskBind};
 use crate::element::{Body, State};
+use crate::ledger::LedgerError;
 use crate::runtime::SignalScope;
 use crate::task::ExitReason;
 
@@ -106,6 +107,48 @@ async fn an_element_that_changed_between_join_and_commit_makes_the_handle_stale(
         "{error}"
     );
     assert_eq!(node.engine.journal(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_refused_claim_leaves_nothing_of_what_was_begun_beside_it() {
+    let node = Node::new().await;
+    let task = node.task("task://t/a", "exit 0").await;
+    let volume = node.volume("volume://v/data").await;
+    let edit = node.open().await.root().await;
+    let edit = edit.part(&volume, JoinHow::volume("/data")).await;
+    let handle = edit.task(&task).await.handle();
+    // Changes the volume when the commit has looked at it and its claim waits behind this.
+    let mut record = node.record(&volume);
+    record.revision = 5;
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let ledger = node.layer.shared.ledger.clone();
+    let change = tokio::spawn(async move {
+        let written: Result<(), LedgerError> = ledger
+            .write(move |txn| {
+                wait.recv().unwrap();
+                txn.put(&record)
+            })
+            .await;
+        written
+    });
+    node.engine.clear_journal();
+    let layer = node.layer.clone();
+    let commit = tokio::spawn(async move { layer.commit(handle).await });
+    while node.engine.journal().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    go.send(()).unwrap();
+    change.await.unwrap().unwrap();
+    let error = commit.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&error, CommitError::Stale { element, expected: 1, actual: 5, .. } if *element == volume),
+        "{error}"
+    );
+    let calls = node.engine.journal();
+    let verbs = calls.iter().filter_map(|call| call.split(' ').next());
+    assert_eq!(verbs.collect::<Vec<_>>(), ["begin", "end"]);
+    assert_eq!(node.leftovers().await, Vec::<String>::new());
+    node.layer.delete(&volume).await.unwrap();
 }
 
 #[tokio::test]

@@ -179,6 +179,25 @@ async fn a_container_nobody_owns_is_purged() {
 }
 
 #[tokio::test]
+async fn a_lease_whose_intent_never_became_durable_is_swept() {
+    let node = Node::new().await;
+    let task = node.task("task://t/a", "hang").await;
+    let handle = node.open().await.root().await.task(&task).await.handle();
+    let scope = Scope::new(&ContainerId::new(&id(X), 1), node.record(&id(X)).revision);
+    node.engine.begin(&scope).await.unwrap();
+    let node = node.restart().await;
+    assert_eq!(node.leftovers().await, Vec::<String>::new());
+    node.layer.commit(handle).await.unwrap();
+    // The container that runs is not taken for a leftover of its own lease.
+    node.engine.begin(&scope).await.unwrap();
+    let node = node.restart().await;
+    assert_eq!(node.state(), State::Running);
+    node.open().await.unbind(None).await.commit().await.unwrap();
+    node.engine.end(&scope).await.unwrap();
+    node.settled().await;
+}
+
+#[tokio::test]
 async fn a_deadline_and_a_restart_survive() {
     let node = Node::new().await;
     let late = node

@@ -1,6 +1,6 @@
 //! The verbs of the port over the state in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -435,7 +435,17 @@ impl Runtime for FakeRuntime {
                 primary: primary.map(|p| found_state(Some(p), container.paused)),
             }
         });
-        answer(fault, found.collect())
+        let mut found: Vec<_> = found.collect();
+        let leased = state
+            .scopes
+            .iter()
+            .filter_map(|scope| Scope::container_of(scope));
+        let half_made: BTreeSet<_> = leased.chain(state.roots.iter().cloned()).collect();
+        let half_made = half_made
+            .into_iter()
+            .filter(|id| !state.containers.contains_key(id));
+        found.extend(half_made.map(FoundContainer::half_made));
+        answer(fault, found)
     }
 
     async fn purge(&self, id: &ContainerId) -> Result<(), RuntimeError> {
