@@ -3,5 +3,9 @@
 //! A front end reads and checks a definition and translates it, purely, into a plan; one runner drives a plan through
 //! the public API of [`portlayer`].
 
+pub mod action;
 pub mod diego;
+pub mod fetch;
+pub mod log;
 pub mod plan;
+pub mod run;

@@ -1,0 +1,402 @@
+//! Cancelling, reasons and log lines on the fake engine. A process is a script of words: `echo X`, `sleep MS`, `hang`,
+//! `trap N`, `exit N`.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portlayer::element::{ElementId, ImageSpec, Kind, ListQuery, NewElement, Spec};
+use portlayer::ledger::LedgerConfig;
+use portlayer::runtime::fake::FakeRuntime;
+use portlayer::store::memory::MemoryStore;
+use portlayer::store::{Location, Policy, Store};
+use portlayer::{Config, PortLayer};
+use tokio_util::sync::CancellationToken;
+
+use crate::fetch::{Answer, Fetch, FetchError, Fetcher, SendFile, Validators};
+use crate::log::{LogLine, LogSink};
+use crate::plan::{Action, EmitProgress, Limits, Logs, Network, Plan, Root, Run};
+use crate::run::{Feature, Outcome, RunNames, RunSettings, Runner};
+
+struct Nothing;
+
+#[async_trait]
+impl Fetch for Nothing {
+    async fn get(&self, _: &str, _: Option<&Validators>) -> Result<Answer, FetchError> {
+        Err(FetchError::Url)
+    }
+    async fn post_file(&self, _: &str, _: &SendFile<'_>) -> Result<(), FetchError> {
+        Err(FetchError::Url)
+    }
+    async fn post_json(&self, _: &str, _: Vec<u8>, _: Duration) -> Result<u16, FetchError> {
+        Err(FetchError::Url)
+    }
+}
+
+#[derive(Default)]
+struct Lines(Mutex<Vec<LogLine>>);
+
+impl LogSink for Lines {
+    fn emit(&self, line: LogLine) {
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+struct Rig {
+    runner: Runner,
+    lines: Arc<Lines>,
+    layer: PortLayer,
+    engine: FakeRuntime,
+    _directory: tempfile::TempDir,
+}
+
+const IMAGE: &str = "image://images/fs";
+
+impl Rig {
+    async fn new(grace: Duration) -> Rig {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        // Whoever runs the test, so that it need not be root.
+        let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+        std::fs::write(
+            root.join("etc/passwd"),
+            format!("me:x:{uid}:{gid}::/home:/bin/sh\n"),
+        )
+        .unwrap();
+        std::fs::create_dir(root.join("home")).unwrap();
+        let engine = FakeRuntime::new();
+        engine.set_inside(root);
+        let location = |name: &str, kind, store| Location {
+            name: name.to_owned(),
+            kinds: vec![kind],
+            policy: Policy::ReadWrite,
+            store,
+        };
+        let bytes = || Some(Arc::new(MemoryStore::default()) as Arc<dyn Store>);
+        let layer = PortLayer::open(Config {
+            ledger: LedgerConfig::new(directory.path().join("ledger")),
+            locations: vec![
+                location("images", Kind::Image, bytes()),
+                location("volumes", Kind::Volume, bytes()),
+                location("tasks", Kind::Task, None),
+                location("executors", Kind::Executor, None),
+            ],
+            runtime: Arc::new(engine.clone()),
+        })
+        .await
+        .unwrap();
+        let image = NewElement::new(IMAGE.parse().unwrap(), Spec::Image(ImageSpec::default()));
+        layer
+            .create(image.data(Cursor::new(b"bytes".to_vec())))
+            .await
+            .unwrap();
+        let lines = Arc::new(Lines::default());
+        let fetcher = Fetcher::new(Arc::new(Nothing), directory.path().join("spool")).unwrap();
+        let settings = RunSettings {
+            hold: vec!["hang".to_owned()],
+            grace,
+            ..RunSettings::default()
+        };
+        Rig {
+            runner: Runner::new(layer.clone(), Arc::new(fetcher), lines.clone(), settings),
+            lines,
+            layer,
+            engine,
+            _directory: directory,
+        }
+    }
+
+    async fn perform(&self, action: Action, cancel: &CancellationToken) -> Outcome {
+        let names = RunNames {
+            executor: "x".to_owned(),
+            messages: None,
+        };
+        let outcome = self.runner.run(&plan(action), &names, cancel).await;
+        // Whatever happened, nothing of the run stays.
+        let listed = self
+            .layer
+            .list(ListQuery {
+                hidden: true,
+                limit: 100,
+                ..ListQuery::default()
+            })
+            .await
+            .unwrap();
+        let left: Vec<_> = listed
+            .items
+            .iter()
+            .map(|element| element.id.as_str())
+            .collect();
+        let made = |id: &&str| !id.contains("builtin") && !id.contains("//node/");
+        assert_eq!(left.into_iter().filter(made).collect::<Vec<_>>(), [IMAGE]);
+        self.layer.settle().await;
+        outcome
+    }
+
+    async fn reason(&self, action: Action) -> String {
+        let outcome = self.perform(action, &CancellationToken::new()).await;
+        outcome
+            .result
+            .map_or_else(|error| error.to_string(), |()| "OK".to_owned())
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let lines = self.lines.0.lock().unwrap();
+        let shown = |line: &LogLine| {
+            format!(
+                "{}{}: {}",
+                line.source,
+                if line.stderr { "!" } else { "" },
+                line.text
+            )
+        };
+        lines.iter().map(shown).collect()
+    }
+}
+
+fn plan(action: Action) -> Plan {
+    Plan {
+        root: Root::Image(IMAGE.parse::<ElementId>().unwrap()),
+        mounts: Vec::new(),
+        env: Vec::new(),
+        forced_env: Vec::new(),
+        limits: Limits::default(),
+        privileged: true,
+        network: Network::default(),
+        action,
+        outputs: Vec::new(),
+        logs: Logs {
+            stream: Some("guid".to_owned()),
+            source: "VIZ".to_owned(),
+            bytes_per_second: None,
+            tags: BTreeMap::new(),
+        },
+        placement_tags: Vec::new(),
+        hostname: None,
+    }
+}
+
+fn run(script: &str) -> Action {
+    run_as(script, "VIZ")
+}
+
+fn run_as(script: &str, source: &str) -> Action {
+    Action::Run(Run {
+        argv: script.split(' ').map(str::to_owned).collect(),
+        dir: None,
+        env: Vec::new(),
+        user: "me".to_owned(),
+        open_files: None,
+        source: source.to_owned(),
+        silent: false,
+    })
+}
+
+fn timeout(ms: u64, action: Action) -> Action {
+    Action::Timeout {
+        limit: Duration::from_millis(ms),
+        action: Box::new(action),
+    }
+}
+
+fn progress(action: Action) -> Action {
+    Action::EmitProgress(EmitProgress {
+        start: "begin".to_owned(),
+        success: "well done".to_owned(),
+        failure_prefix: "went wrong".to_owned(),
+        source: "P".to_owned(),
+        action: Box::new(action),
+    })
+}
+
+const GRACE: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_run_and_its_lines() {
+    let rig = Rig::new(GRACE).await;
+    assert_eq!(rig.reason(run("echo hello err oops")).await, "OK");
+    let mut lines = rig.lines();
+    lines[..2].sort();
+    assert_eq!(lines, ["VIZ!: oops", "VIZ: hello", "VIZ: Exit status 0"]);
+    assert_eq!(
+        rig.reason(run_as("exit 7", "A")).await,
+        "A: Exited with status 7"
+    );
+    assert_eq!(rig.lines().last().unwrap(), "A: Exit status 7");
+}
+
+#[tokio::test]
+async fn a_missing_program_is_told() {
+    let rig = Rig::new(GRACE).await;
+    let reason = rig.reason(run("no-such-program")).await;
+    assert!(
+        reason.contains("execut") || reason.contains("not found"),
+        "{reason}"
+    );
+    assert!(
+        rig.lines()[0].starts_with("VIZ: failed-creating-process: "),
+        "{:?}",
+        rig.lines()
+    );
+    let mut unknown = run("exit 0");
+    if let Action::Run(run) = &mut unknown {
+        run.user = "nobody".to_owned();
+    }
+    assert_eq!(
+        rig.reason(unknown).await,
+        "unable to find user nobody: no matching entries in passwd file"
+    );
+}
+
+#[tokio::test]
+async fn out_of_memory_is_a_suffix() {
+    let rig = Rig::new(GRACE).await;
+    assert_eq!(
+        rig.reason(run("oom")).await,
+        "VIZ: Exited with status 137 (out of memory)"
+    );
+    assert_eq!(rig.lines(), ["VIZ: Exit status 137 (out of memory)"]);
+}
+
+#[tokio::test]
+async fn a_timeout_terminates_and_names_its_limit() {
+    let rig = Rig::new(GRACE).await;
+    assert_eq!(
+        rig.reason(timeout(50, run("hang"))).await,
+        "exceeded 50ms timeout"
+    );
+    assert_eq!(rig.lines(), ["VIZ: Exit status 143"]);
+    assert_eq!(
+        rig.reason(timeout(60_000, run("exit 3"))).await,
+        "VIZ: Exited with status 3"
+    );
+    // The inner one is displayable: its text is kept.
+    let nested = timeout(100, Action::Serial(vec![timeout(10_000, run("hang"))]));
+    assert_eq!(rig.reason(nested).await, "exceeded 100ms timeout");
+}
+
+#[tokio::test]
+async fn what_ignores_the_signal_is_killed_after_the_grace() {
+    let rig = Rig::new(Duration::from_millis(300)).await;
+    assert_eq!(
+        rig.reason(timeout(50, run("trap 15 hang"))).await,
+        "exceeded 50ms timeout"
+    );
+    assert_eq!(
+        rig.lines(),
+        ["VIZ: Exit status 137 (exceeded 300ms graceful shutdown interval)"]
+    );
+}
+
+#[tokio::test]
+async fn serial_stops_at_the_first_failure() {
+    let rig = Rig::new(GRACE).await;
+    let actions = Action::Serial(vec![run("echo one"), run("exit 2"), run("echo three")]);
+    assert_eq!(rig.reason(actions).await, "VIZ: Exited with status 2");
+    assert_eq!(
+        rig.lines(),
+        ["VIZ: one", "VIZ: Exit status 0", "VIZ: Exit status 2"]
+    );
+}
+
+#[tokio::test]
+async fn parallel_reasons_are_in_the_order_of_declaration() {
+    let rig = Rig::new(GRACE).await;
+    let actions = Action::Parallel(vec![
+        run("sleep 150 exit 1"),
+        run_as("exit 2", "TWO"),
+        run("exit 0"),
+    ]);
+    assert_eq!(
+        rig.reason(actions).await,
+        "VIZ: Exited with status 1; TWO: Exited with status 2"
+    );
+}
+
+#[tokio::test]
+async fn a_cancelled_parallel_is_no_success() {
+    let rig = Rig::new(GRACE).await;
+    let cancel = CancellationToken::new();
+    let action = Action::Parallel(vec![run("hang"), run("hang")]);
+    let later = cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        later.cancel();
+    });
+    let outcome = rig.perform(action, &cancel).await;
+    assert_eq!(outcome.result.unwrap_err().to_string(), "cancelled");
+}
+
+#[tokio::test]
+async fn codependent_ends_with_its_first() {
+    let rig = Rig::new(GRACE).await;
+    let actions = Action::Codependent(vec![run("hang"), run("sleep 50 exit 0")]);
+    assert_eq!(rig.reason(actions).await, "Codependent step exited");
+    let actions = Action::Codependent(vec![run("hang"), run_as("sleep 50 exit 4", "B")]);
+    assert_eq!(rig.reason(actions).await, "B: Exited with status 4");
+}
+
+#[tokio::test]
+async fn try_swallows_failures_but_not_cancels() {
+    let rig = Rig::new(GRACE).await;
+    let actions = Action::Serial(vec![Action::Try(Box::new(run("exit 1"))), run("echo on")]);
+    assert_eq!(rig.reason(actions).await, "OK");
+    let actions = timeout(
+        50,
+        Action::Serial(vec![Action::Try(Box::new(run("hang"))), run("echo never")]),
+    );
+    assert_eq!(rig.reason(actions).await, "exceeded 50ms timeout");
+    assert!(!rig.lines().contains(&"VIZ: never".to_owned()));
+}
+
+#[tokio::test]
+async fn progress_says_how_it_went() {
+    let rig = Rig::new(GRACE).await;
+    assert_eq!(rig.reason(progress(run("exit 0"))).await, "OK");
+    assert_eq!(
+        rig.reason(progress(run("exit 5"))).await,
+        "VIZ: Exited with status 5"
+    );
+    assert_eq!(
+        rig.lines(),
+        [
+            "P: begin",
+            "VIZ: Exit status 0",
+            "P: well done",
+            "P: begin",
+            "VIZ: Exit status 5",
+            "P!: went wrong: VIZ: Exited with status 5"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_the_node_cannot_do_is_refused_and_not_left_out() {
+    let rig = Rig::new(GRACE).await;
+    let names = RunNames {
+        executor: "x".to_owned(),
+        messages: None,
+    };
+    let mut unprivileged = plan(run("exit 0"));
+    unprivileged.privileged = false;
+    let outcome = rig
+        .runner
+        .run(&unprivileged, &names, &CancellationToken::new())
+        .await;
+    let error = outcome.result.unwrap_err();
+    assert_eq!(
+        error,
+        crate::run::RunError::Unsupported {
+            feature: Feature::UserNamespace
+        }
+    );
+    assert!(
+        rig.engine
+            .journal()
+            .iter()
+            .all(|call| !call.starts_with("create_container"))
+    );
+}

@@ -1,0 +1,316 @@
+//! The runner: drives a plan through the public API of the port layer.
+//!
+//! Elements are ensured, an executor is composed and committed with one task that only waits, the actions are performed
+//! as further tasks of it, the outputs are read while it still lives, and then everything of the run is removed.
+
+mod container;
+mod inside;
+mod outputs;
+mod prepare;
+mod users;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portlayer::PortLayer;
+use portlayer::compose::Interrupt;
+use portlayer::element::{ElementId, Kind, ListQuery};
+use portlayer::error::{DeleteError, LocationError};
+use portlayer::task::StopSpec;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use container::{Container, ContainerError};
+pub(crate) use inside::Owner;
+
+use crate::action::{ActionError, Stage, perform};
+use crate::fetch::Fetcher;
+use crate::log::{LogSink, Streamer};
+use crate::plan::Plan;
+
+/// What a plan asks for that a node may not be able to give. A plan that needs one is refused, unless the operator
+/// allows it to go without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// Root of the container is nobody on the host.
+    UserNamespace,
+    /// A bound of what is written over the root file system.
+    DiskQuota,
+    /// Rules of what may be reached.
+    Egress,
+}
+
+impl Feature {
+    /// The field of a plan that asks for it.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Feature::UserNamespace => "privileged",
+            Feature::DiskQuota => "limits.disk_bytes",
+            Feature::Egress => "network.egress",
+        }
+    }
+}
+
+/// How the runner uses the node.
+#[derive(Debug, Clone)]
+pub struct RunSettings {
+    /// Location of task elements.
+    pub tasks: String,
+    /// Location of executors.
+    pub executors: String,
+    /// Location of volumes: shared archives and files of a run.
+    pub volumes: String,
+    /// A program that every container has and that only waits until SIGTERM: init without a program.
+    pub hold: Vec<String>,
+    /// Between SIGTERM and SIGKILL; Diego does not go below 10 s.
+    pub grace: Duration,
+    /// What this node may leave out although a plan asks for it.
+    pub unenforced: BTreeSet<Feature>,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self {
+            tasks: "tasks".to_owned(),
+            executors: "executors".to_owned(),
+            volumes: "volumes".to_owned(),
+            hold: vec!["/dev/.portlayer/init".to_owned()],
+            grace: Duration::from_secs(10),
+            unenforced: BTreeSet::new(),
+        }
+    }
+}
+
+/// Why a run did not get to its actions, or they failed. The text is the failure reason.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RunError {
+    /// The node cannot do what the plan asks.
+    #[error("failed to create container: {} is not supported by this node", feature.field())]
+    Unsupported {
+        /// What.
+        feature: Feature,
+    },
+    /// No such root file system here.
+    #[error("found no compatible cell for required rootfs")]
+    Root,
+    /// An archive could not be fetched. May pass.
+    #[error("failed to download cached artifacts")]
+    Archives,
+    /// A volume could not be made.
+    #[error("failed to mount volume, errors: {0}")]
+    Volume(String),
+    /// Files of the run could not be made.
+    #[error("failed to create volume mounted files")]
+    Files,
+    /// The container could not be made. May pass.
+    #[error("failed to create container: {0}")]
+    Container(String),
+    /// The actions.
+    #[error(transparent)]
+    Action(#[from] ActionError),
+    /// An output could not be read.
+    #[error("failed to fetch result")]
+    Output,
+}
+
+impl RunError {
+    /// Whether the same may go well when it is tried again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, RunError::Archives | RunError::Container(_))
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it failed, if it did.
+    pub result: Result<(), RunError>,
+    /// Content of the output file; empty when there was none. What is not UTF-8 is replaced.
+    pub output: String,
+}
+
+/// Runs plans. Cloning shares everything.
+#[derive(Clone)]
+pub struct Runner {
+    layer: PortLayer,
+    fetcher: Arc<Fetcher>,
+    sink: Arc<dyn LogSink>,
+    settings: RunSettings,
+}
+
+/// Names of one run.
+#[derive(Debug, Clone)]
+pub struct RunNames {
+    /// Name of the executor within its location; unique, also over restarts.
+    pub executor: String,
+    /// Who runs it and what, for messages: cell and instance.
+    pub messages: Option<(String, String)>,
+}
+
+impl Runner {
+    /// A runner over a port layer.
+    pub fn new(
+        layer: PortLayer,
+        fetcher: Arc<Fetcher>,
+        sink: Arc<dyn LogSink>,
+        settings: RunSettings,
+    ) -> Self {
+        Self {
+            layer,
+            fetcher,
+            sink,
+            settings,
+        }
+    }
+
+    /// The port layer below.
+    pub fn layer(&self) -> &PortLayer {
+        &self.layer
+    }
+
+    /// Downloads and uploads.
+    pub fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
+    /// Runs a plan to its end and removes everything of the run. `cancel` ends it in stages.
+    pub async fn run(&self, plan: &Plan, names: &RunNames, cancel: &CancellationToken) -> Outcome {
+        let log = Streamer::new(self.sink.clone(), &plan.logs);
+        let failed = |error: RunError| Outcome {
+            result: Err(error),
+            output: String::new(),
+        };
+        let executor =
+            match ElementId::new(Kind::Executor, &self.settings.executors, &names.executor) {
+                Ok(executor) => executor,
+                Err(error) => return failed(RunError::Container(error.to_string())),
+            };
+        let say = |text: &dyn Fn(&str, &str) -> String| {
+            if let Some((cell, instance)) = &names.messages {
+                log.stdout(&text(cell, instance));
+            }
+        };
+        say(&|cell, instance| format!("Cell {cell} creating container for instance {instance}"));
+        let container = match self.prepare(plan, &executor, &log, cancel).await {
+            Ok(container) => Arc::new(container),
+            Err(error) => {
+                // What cannot be started must be seen where its owner looks.
+                log.stderr(&error.to_string());
+                self.remove(&executor).await;
+                return failed(error);
+            }
+        };
+        say(&|cell, instance| {
+            format!("Cell {cell} successfully created container for instance {instance}")
+        });
+        let stage = Stage {
+            container: container.clone(),
+            fetcher: self.fetcher.clone(),
+            log: log.clone(),
+        };
+        let ended = perform(&stage, &plan.action, cancel).await;
+        let read = match ended {
+            // Nobody waits for the result of what was cancelled.
+            Err(ActionError::Cancelled | ActionError::GraceExceeded) => Ok(String::new()),
+            _ => outputs::read(&container, &plan.outputs).await,
+        };
+        say(&|cell, instance| format!("Cell {cell} stopping instance {instance}"));
+        say(&|cell, instance| format!("Cell {cell} destroying container for instance {instance}"));
+        self.remove(&executor).await;
+        say(&|cell, instance| {
+            format!("Cell {cell} successfully destroyed container for instance {instance}")
+        });
+        match (ended, read) {
+            (Ok(()), Ok(output)) => Outcome {
+                result: Ok(()),
+                output,
+            },
+            (Ok(()), Err(error)) => {
+                log.stderr(&format!("failed to fetch result: {error}"));
+                failed(RunError::Output)
+            }
+            // The action's reason counts; a result that is there is given all the same.
+            (Err(error), read) => Outcome {
+                result: Err(error.into()),
+                output: read.unwrap_or_default(),
+            },
+        }
+    }
+
+    /// Removes an executor of a run and everything made for it, whatever state it is in. Idempotent.
+    pub async fn remove(&self, executor: &ElementId) {
+        let now = StopSpec {
+            signal: Some(15),
+            grace_ms: 1000,
+        };
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            // Ending the waiting task ends the container; what else runs in it is stopped with it.
+            if let Err(error) = self
+                .layer
+                .interrupt(
+                    executor,
+                    None,
+                    Interrupt::Stop {
+                        how: Some(now.clone()),
+                    },
+                )
+                .await
+            {
+                tracing::debug!(%executor, %error, "nothing to stop");
+            }
+            match self.layer.delete(executor).await {
+                Ok(_) | Err(DeleteError::NotFound { .. }) => break,
+                Err(DeleteError::InvalidState { .. } | DeleteError::InUse { .. })
+                    if attempts < 200 =>
+                {
+                    tokio::time::sleep(Duration::from_millis(20 * attempts.min(10))).await;
+                }
+                Err(error) => {
+                    tracing::error!(%executor, %error, "an executor cannot be removed, left to recovery");
+                    break;
+                }
+            }
+        }
+        self.remove_below(Kind::Task, &self.settings.tasks, executor.name())
+            .await;
+        self.remove_below(
+            Kind::Volume,
+            &self.settings.volumes,
+            &format!("runs/{}", executor.name()),
+        )
+        .await;
+    }
+
+    /// Removes the elements of a run by the beginning of their names.
+    async fn remove_below(&self, kind: Kind, location: &str, name: &str) {
+        let query = ListQuery {
+            kind: Some(kind),
+            prefix: Some(format!("{kind}://{location}/{name}/")),
+            hidden: true,
+            limit: 1000,
+            ..ListQuery::default()
+        };
+        let listed = match self.layer.list(query).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::error!(name, %error, "what a run left cannot be listed");
+                return;
+            }
+        };
+        for element in listed.items {
+            match self.layer.delete(&element.id).await {
+                Ok(_)
+                | Err(
+                    DeleteError::NotFound { .. }
+                    | DeleteError::Location(LocationError::Unknown { .. }),
+                ) => {}
+                Err(error) => {
+                    tracing::error!(id = %element.id, %error, "what a run left cannot be removed")
+                }
+            }
+        }
+    }
+}

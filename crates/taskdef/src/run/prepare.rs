@@ -1,0 +1,305 @@
+//! Preparing a run: elements, then one commit that makes the container.
+
+use std::io::{Cursor, Seek, SeekFrom};
+use std::sync::atomic::AtomicU32;
+
+use portlayer::archive::{Limits as ArchiveLimits, TarBuilder};
+use portlayer::compose::{BindHow, JoinHow};
+use portlayer::element::{Body, ElementId, Kind, NewElement, Spec, VolumeSpec};
+use portlayer::error::{CreateError, ReadError};
+use portlayer::store::Access;
+use portlayer::task::{ExecutorSpec, Isolation, Limits, LogChoice, StopSpec, TaskSpec};
+use tokio_util::sync::CancellationToken;
+
+use super::container::{Container, ContainerError, chain};
+use super::{Feature, RunError, Runner};
+use crate::action::ActionError;
+use crate::fetch::{FetchError, Packing, packing, size, tar_of_zip};
+use crate::log::Streamer;
+use crate::plan::{Archive, Mount, MountSource, Plan, Root};
+
+/// The processes of the container itself: init and the waiting task (and one that is just being started by the OCI
+/// runtime). Diego counts its pause process as one; ours are not the task's concern.
+const OWN_PIDS: u32 = 2;
+
+impl Runner {
+    /// Makes the container of a plan.
+    pub(super) async fn prepare(
+        &self,
+        plan: &Plan,
+        executor: &ElementId,
+        log: &Streamer,
+        cancel: &CancellationToken,
+    ) -> Result<Container, RunError> {
+        self.check_features(plan)?;
+        let (image, image_env) = self.root(&plan.root).await?;
+        let volumes = self.mounts(plan, executor, log, cancel).await?;
+        let created = self.create(plan, executor, &image, &volumes).await;
+        created.map_err(|error| RunError::Container(error.to_string()))?;
+        Ok(Container {
+            layer: self.layer.clone(),
+            executor: executor.clone(),
+            tasks: self.settings.tasks.clone(),
+            image_env,
+            env: plan.env.clone(),
+            forced_env: plan.forced_env.clone(),
+            grace: self.settings.grace,
+            count: AtomicU32::new(0),
+        })
+    }
+
+    /// What the core cannot do yet is refused, or left out by the operator's leave; never in silence.
+    fn check_features(&self, plan: &Plan) -> Result<(), RunError> {
+        let wanted = [
+            (Feature::UserNamespace, !plan.privileged),
+            (Feature::DiskQuota, plan.limits.disk_bytes.is_some()),
+            (Feature::Egress, !plan.network.egress.is_empty()),
+        ];
+        for (feature, wanted) in wanted {
+            if wanted && !self.settings.unenforced.contains(&feature) {
+                return Err(RunError::Unsupported { feature });
+            }
+        }
+        Ok(())
+    }
+
+    async fn root(&self, root: &Root) -> Result<(ElementId, Vec<(String, String)>), RunError> {
+        let (image, missing) = match root {
+            Root::Image(image) => (image, RunError::Root),
+            Root::Unknown { .. } => return Err(RunError::Root),
+            Root::Registry {
+                reference, image, ..
+            } => {
+                let text =
+                    format!("{reference} is not on this node as {image} and it asks no registry");
+                (image, RunError::Container(text))
+            }
+        };
+        match self.layer.read(image).await {
+            Ok(descriptor) => match descriptor.body {
+                Body::Image(body) => Ok((image.clone(), body.defaults.env.clone())),
+                _ => Err(RunError::Root),
+            },
+            Err(ReadError::NotFound { .. }) => Err(missing),
+            Err(error) => Err(RunError::Container(chain(&error))),
+        }
+    }
+
+    async fn mounts(
+        &self,
+        plan: &Plan,
+        executor: &ElementId,
+        log: &Streamer,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(ElementId, JoinHow)>, RunError> {
+        let made = plan
+            .mounts
+            .iter()
+            .enumerate()
+            .map(|(at, mount)| async move {
+                let volume = self.volume(at, mount, executor, log, cancel).await?;
+                Ok((volume, how(mount)))
+            });
+        // All at once, as Diego fetches its dependencies; the first failure counts.
+        let made = futures::future::join_all(made).await;
+        made.into_iter().collect()
+    }
+
+    async fn volume(
+        &self,
+        at: usize,
+        mount: &Mount,
+        executor: &ElementId,
+        log: &Streamer,
+        cancel: &CancellationToken,
+    ) -> Result<ElementId, RunError> {
+        match &mount.source {
+            MountSource::Volume(volume) => Ok(volume.clone()),
+            MountSource::Ensure(volume) => {
+                let new = NewElement::new(volume.clone(), Spec::Volume(VolumeSpec::default()));
+                match self.layer.create(new).await {
+                    Ok(_) | Err(CreateError::AlreadyExists { .. }) => Ok(volume.clone()),
+                    Err(error) => Err(RunError::Volume(chain(&error))),
+                }
+            }
+            MountSource::Files(files) => {
+                let mut tar = TarBuilder::new();
+                for (path, content) in files {
+                    tar = tar.file(path, 0o444, content.as_bytes());
+                }
+                let name = format!("runs/{}/files-{at}", executor.name());
+                let volume = ElementId::new(Kind::Volume, &self.settings.volumes, &name)
+                    .map_err(|_| RunError::Files)?;
+                let new = NewElement::new(volume.clone(), Spec::Volume(VolumeSpec::default()));
+                self.layer.create(new.data(Cursor::new(tar.finish()))).await.map_err(|error| {
+                    tracing::warn!(%executor, error = chain(&error), "the files of a run cannot be made");
+                    RunError::Files
+                })?;
+                Ok(volume)
+            }
+            MountSource::Archive(archive) => {
+                let log = log.source(&archive.source);
+                match self.archive(archive, &log, cancel).await {
+                    Ok(volume) => Ok(volume),
+                    Err(ArchiveFault::Fetch(FetchError::Cancelled)) => {
+                        Err(ActionError::Cancelled.into())
+                    }
+                    Err(error) => {
+                        let name = archive.label.as_deref().unwrap_or("a cached artifact");
+                        log.stderr(&format!("Failed to download {name}: {error}"));
+                        Err(RunError::Archives)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The volume with the content of an archive: named by the sum of the archive, made once.
+    async fn archive(
+        &self,
+        archive: &Archive,
+        log: &Streamer,
+        cancel: &CancellationToken,
+    ) -> Result<ElementId, ArchiveFault> {
+        if let Some(label) = &archive.label {
+            log.stdout(&format!("Downloading {label}..."));
+        }
+        let fetched = self.fetcher.fetch(archive, cancel).await?;
+        let name = format!("archives/{}", fetched.sha256);
+        let volume = ElementId::new(Kind::Volume, &self.settings.volumes, &name)?;
+        let there = self.layer.read(&volume).await.is_ok();
+        if !there {
+            let (mut file, format) = (fetched.file, archive.format);
+            let spool = self.fetcher.directory().to_owned();
+            let tar = tokio::task::spawn_blocking(move || match packing(&mut file, format)? {
+                Packing::Tar => Ok::<_, FetchError>(file),
+                Packing::Zip => {
+                    let mut tar = tempfile::tempfile_in(spool)?;
+                    tar_of_zip(file, &mut tar, &ArchiveLimits::default())?;
+                    tar.seek(SeekFrom::Start(0))?;
+                    Ok(tar)
+                }
+            });
+            let tar = tar
+                .await
+                .map_err(|error| FetchError::Io(std::io::Error::other(error)))??;
+            let new = NewElement::new(volume.clone(), Spec::Volume(VolumeSpec::default()));
+            match self
+                .layer
+                .create(new.data(tokio::fs::File::from_std(tar)))
+                .await
+            {
+                Ok(_) | Err(CreateError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(ArchiveFault::Create(error)),
+            }
+        }
+        if let Some(label) = &archive.label {
+            match fetched.downloaded_bytes {
+                Some(bytes) => log.stdout(&format!("Downloaded {label} ({})", size::shown(bytes))),
+                None => log.stdout(&format!("Downloaded {label}")),
+            }
+        }
+        Ok(volume)
+    }
+
+    async fn create(
+        &self,
+        plan: &Plan,
+        executor: &ElementId,
+        image: &ElementId,
+        volumes: &[(ElementId, JoinHow)],
+    ) -> Result<(), ContainerError> {
+        let spec = ExecutorSpec {
+            hostname: plan.hostname.clone(),
+            limits: Limits {
+                memory_bytes: plan.limits.memory_bytes,
+                memory_swap_bytes: plan.limits.memory_bytes,
+                cpu_shares: plan.limits.cpu_shares,
+                cpu_quota_us: None,
+                pids: Some(
+                    plan.limits
+                        .pids
+                        .map_or(UNLIMITED_PIDS, |pids| pids.saturating_add(OWN_PIDS)),
+                ),
+            },
+            isolation: Isolation {
+                privileged: plan.privileged,
+                ..Isolation::default()
+            },
+        };
+        self.layer
+            .create(NewElement::new(
+                executor.clone(),
+                Spec::Executor(Box::new(spec)),
+            ))
+            .await?;
+        let hold = ElementId::new(
+            Kind::Task,
+            &self.settings.tasks,
+            &format!("{}/hold", executor.name()),
+        )?;
+        let quiet = LogChoice {
+            discard: true,
+            ..LogChoice::default()
+        };
+        let task = TaskSpec {
+            argv: self.settings.hold.clone(),
+            user: Some("0:0".to_owned()),
+            cwd: Some("/".to_owned()),
+            stdout: quiet.clone(),
+            stderr: quiet,
+            stop: StopSpec {
+                signal: Some(15),
+                grace_ms: 1000,
+            },
+            ..TaskSpec::default()
+        };
+        self.layer
+            .create(NewElement::new(hold.clone(), Spec::Task(Box::new(task))))
+            .await?;
+        let compose = ContainerError::from_compose;
+        let layer = &self.layer;
+        let mut handle = layer.compose(executor).await.map_err(compose)?;
+        handle = layer
+            .join(handle, image, JoinHow::root())
+            .await
+            .map_err(compose)?;
+        for (volume, how) in volumes {
+            handle = layer
+                .join(handle, volume, how.clone())
+                .await
+                .map_err(compose)?;
+        }
+        handle = layer
+            .join(handle, &hold, JoinHow::Task)
+            .await
+            .map_err(compose)?;
+        handle = layer
+            .bind(handle, None, BindHow::Plain)
+            .await
+            .map_err(compose)?;
+        layer.commit(handle).await?;
+        Ok(())
+    }
+}
+
+/// What "no limit" of processes is for the core: the largest number a kernel gives out.
+const UNLIMITED_PIDS: u32 = 4_194_304;
+
+fn how(mount: &Mount) -> JoinHow {
+    match mount.access {
+        Access::ReadWrite => JoinHow::volume(&mount.target),
+        Access::ReadOnly => JoinHow::read_only_volume(&mount.target),
+    }
+}
+
+/// Why the volume of an archive could not be made.
+#[derive(Debug, thiserror::Error)]
+enum ArchiveFault {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Id(#[from] portlayer::element::IdError),
+    #[error("{}", chain(.0))]
+    Create(CreateError),
+}
