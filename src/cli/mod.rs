@@ -177,6 +177,7 @@ fn execute(cli: Cli) -> Outcome {
     let flags = Flags {
         config: global.config,
         data_dir: global.data_dir,
+        ..Flags::default()
     };
     let color = global.color.decide(
         |name| std::env::var(name).ok(),

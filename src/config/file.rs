@@ -11,6 +11,8 @@ use super::LocationConfig;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
     pub(super) data_dir: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
+    pub(super) embedded: Option<bool>,
     pub(super) engine: Engine,
     pub(super) locations: Option<Vec<LocationConfig>>,
     pub(super) ledger: Ledger,

@@ -10,6 +10,7 @@ mod size;
 mod source;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::path::PathBuf;
 
@@ -22,12 +23,20 @@ pub use location::{Backing, LocationConfig};
 pub use resolve::{Flags, Loaded, load};
 pub use size::{SizeError, parse_size};
 pub use source::{Environment, Origin, Setting};
+pub use way::Way;
+
+/// Name of the daemon's socket in its directory.
+const SOCKET: &str = "portlayer.sock";
 
 /// Everything a node needs to open. Values are final: nothing in it is looked up again.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
     /// Directory of everything persistent: ledger, volumes, logs, the private engine.
     pub data_dir: PathBuf,
+    /// Where the daemon of this node listens and commands look for it.
+    pub socket: PathBuf,
+    /// Commands open the node in their own process unless something more specific names a socket.
+    pub embedded: bool,
     /// The engine.
     pub engine: EngineConfig,
     /// The configured locations; names are unique and none is `builtin` or `node`.
@@ -66,11 +75,14 @@ pub struct LogSettings {
 }
 
 impl Config {
-    /// The configuration of a node that keeps everything below `data_dir`, with the private engine and the default
-    /// locations: `images` (image), `volumes` and `scratch` (volume), `tasks` and `executors`.
+    /// The configuration of a node that keeps everything below `data_dir`, the socket too, with the private engine and
+    /// the default locations: `images` (image), `volumes` and `scratch` (volume), `tasks` and `executors`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
         Self {
-            data_dir: data_dir.into(),
+            socket: data_dir.join(SOCKET),
+            embedded: false,
+            data_dir,
             engine: EngineConfig::default(),
             locations: location::defaults(),
             ledger: LedgerSettings {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::File;
 use super::source::{Environment, Origin, Setting, Sources};
-use super::{Config, ConfigError, location};
+use super::{Config, ConfigError, SOCKET, Way, location};
 
 /// The smallest log file: below it there would be a file for every few lines.
 const MIN_LOG_FILE_BYTES: u64 = 4 << 10;
@@ -16,6 +16,10 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
+    /// `--socket`.
+    pub socket: Option<PathBuf>,
+    /// `--embedded`.
+    pub embedded: bool,
 }
 
 /// A configuration and where each of its values came from.
@@ -25,6 +29,8 @@ pub struct Loaded {
     pub config: Config,
     /// Every setting, in the order of the file.
     pub settings: Vec<Setting>,
+    /// How a command comes to the port layer.
+    pub way: Way,
 }
 
 /// Puts a configuration together. Reads at most one file: the one of `--config` or `PORTLAYER_CONFIG` (which must
@@ -50,6 +56,25 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
         return from.refuse("data_dir", "an absolute path is needed");
     }
     let mut config = Config::new(data_dir);
+    let socket = from.pick(
+        "socket",
+        flags.socket.clone().map(|value| (value, "--socket")),
+        "PORTLAYER_SOCKET",
+        file.socket,
+        Some(default_socket(environment, &config, &from)),
+    )?;
+    config.socket = socket.unwrap_or_default();
+    if !config.socket.is_absolute() {
+        return from.refuse("socket", "an absolute path is needed");
+    }
+    let embedded = from.pick(
+        "embedded",
+        flags.embedded.then_some((true, "--embedded")),
+        "PORTLAYER_EMBEDDED",
+        file.embedded,
+        Some(false),
+    )?;
+    config.embedded = embedded == Some(true);
     let engine = &mut config.engine;
     engine.containerd = from.set(
         "engine.containerd",
@@ -101,6 +126,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
     from.record("locations", &config.locations, origin);
     check(&config, &from)?;
     Ok(Loaded {
+        way: Way::of(config.embedded, &from),
         config,
         settings: from.settings,
     })
@@ -165,6 +191,22 @@ fn default_data_dir(environment: &Environment) -> Option<PathBuf> {
         return Some(PathBuf::from("/var/lib/portlayer"));
     }
     user_dir(environment, "XDG_STATE_HOME", ".local/state").map(|dir| dir.join("portlayer"))
+}
+
+/// The socket of the system's daemon, or of the user's; beside the data where a flag or the environment says where
+/// those are, so that several nodes of one machine do not meet.
+fn default_socket(environment: &Environment, config: &Config, from: &Sources<'_>) -> PathBuf {
+    let named = matches!(
+        from.origin("data_dir"),
+        Origin::Flag(_) | Origin::Variable(_)
+    );
+    let runtime = environment.variable("XDG_RUNTIME_DIR").map(Path::new);
+    match runtime.filter(|path| path.is_absolute()) {
+        _ if named => config.socket.clone(),
+        _ if environment.root => PathBuf::from("/run/portlayer").join(SOCKET),
+        Some(directory) => directory.join("portlayer").join(SOCKET),
+        None => config.socket.clone(),
+    }
 }
 
 /// An XDG base directory; a relative one is ignored, as the XDG base directory specification says.

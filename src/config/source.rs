@@ -164,15 +164,17 @@ impl Sources<'_> {
         self.settings.push(Setting { key, value, origin });
     }
 
+    /// Where a value that was picked came from.
+    pub(super) fn origin(&self, key: &str) -> Origin {
+        let mut settings = self.settings.iter();
+        let found = settings.find(|setting| setting.key == key);
+        found.map_or(Origin::Default, |setting| setting.origin.clone())
+    }
+
     pub(super) fn refuse<T>(&self, key: &str, rule: &str) -> Result<T, ConfigError> {
-        let origin = self
-            .settings
-            .iter()
-            .find(|setting| setting.key == key)
-            .map_or(Origin::Default, |setting| setting.origin.clone());
         Err(ConfigError::Value {
             key: key.to_owned(),
-            origin,
+            origin: self.origin(key),
             rule: rule.to_owned(),
         })
     }

@@ -198,3 +198,72 @@ fn a_file_that_was_asked_for_must_exist() {
         Err(ConfigError::Read { .. })
     ));
 }
+
+#[test]
+fn the_socket_is_the_system_s_the_user_s_or_beside_the_data() {
+    let socket = |environment: &Environment, flags: &Flags| {
+        let loaded = load(flags, environment).unwrap();
+        loaded.config.socket.display().to_string()
+    };
+    let root = environment(&[("HOME", "/root")]);
+    assert_eq!(
+        socket(&root, &Flags::default()),
+        "/run/portlayer/portlayer.sock"
+    );
+    let mut user = environment(&[("HOME", "/home/u"), ("XDG_RUNTIME_DIR", "/run/user/7")]);
+    user.root = false;
+    let theirs = "/run/user/7/portlayer/portlayer.sock";
+    assert_eq!(socket(&user, &Flags::default()), theirs);
+    let beside = environment(&[("PORTLAYER_DATA_DIR", "/srv/p")]);
+    assert_eq!(socket(&beside, &Flags::default()), "/srv/p/portlayer.sock");
+    let named = environment(&[("PORTLAYER_DATA_DIR", "/srv/p"), ("PORTLAYER_SOCKET", "/s")]);
+    assert_eq!(socket(&named, &Flags::default()), "/s");
+    let flags = Flags {
+        socket: Some("/flag".into()),
+        ..Flags::default()
+    };
+    assert_eq!(socket(&named, &flags), "/flag");
+    let relative = environment(&[("PORTLAYER_SOCKET", "s")]);
+    let error = load(&Flags::default(), &relative).unwrap_err().to_string();
+    assert!(error.starts_with("socket from environment"), "{error}");
+}
+
+#[test]
+fn the_more_specific_of_socket_and_embedded_is_the_way() {
+    let way = |text: &str, variables: &[(&str, &str)], change: fn(&mut Flags)| {
+        let (_dir, mut flags) = file(text);
+        change(&mut flags);
+        load(&flags, &environment(variables)).unwrap().way
+    };
+    fn nothing(_: &mut Flags) {}
+    fn embedded(flags: &mut Flags) {
+        flags.embedded = true;
+    }
+    fn socket(flags: &mut Flags) {
+        flags.socket = Some("/s".into());
+    }
+    fn data_dir(flags: &mut Flags) {
+        flags.data_dir = Some("/d".into());
+    }
+    let (yes, here) = ("embedded = true\n", &[("PORTLAYER_SOCKET", "/s")][..]);
+    assert_eq!(way("", &[], nothing), Way::Daemon);
+    assert_eq!(way(yes, &[], nothing), Way::Embedded);
+    assert_eq!(way(yes, here, nothing), Way::Daemon);
+    assert_eq!(way(yes, here, embedded), Way::Embedded);
+    assert_eq!(way(yes, &[], socket), Way::Daemon);
+    let both = [("PORTLAYER_EMBEDDED", "true"), here[0]];
+    assert_eq!(way("", &both, nothing), Way::Embedded);
+    assert_eq!(
+        way("", &[("PORTLAYER_DATA_DIR", "/d")], nothing),
+        Way::Daemon
+    );
+    assert_eq!(way("", &[], data_dir), Way::DaemonIfThere);
+    assert_eq!(way("", here, data_dir), Way::DaemonIfThere);
+    assert_eq!(
+        way("", here, |flags| {
+            data_dir(flags);
+            socket(flags);
+        }),
+        Way::Daemon
+    );
+}
