@@ -7,12 +7,14 @@ pub mod plan;
 mod rootfs;
 pub mod schema;
 pub mod settings;
+pub mod tasks;
 pub mod validate;
 pub mod wire;
 
 pub use parse::{ParseError, Parsed, from_json};
 pub use plan::{PlanError, plan};
 pub use settings::{Capacity, Settings, Timers};
+pub use tasks::{State, Task, TaskError, TaskEvent, Tasks};
 pub use validate::{Invalid, Problem, validate};
 pub use wire::{definition_from_protobuf, desire_from_protobuf};
 

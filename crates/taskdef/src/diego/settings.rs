@@ -63,6 +63,8 @@ pub struct Timers {
     pub callback_timeout: Duration,
     /// How often a start that failed for a passing reason is repeated.
     pub start_retries: u32,
+    /// How long to wait before that.
+    pub start_retry: Duration,
 }
 
 impl Default for Timers {
@@ -73,6 +75,7 @@ impl Default for Timers {
             completed_expiry: Duration::from_secs(120),
             callback_timeout: Duration::from_secs(10),
             start_retries: 3,
+            start_retry: Duration::from_secs(30),
         }
     }
 }

@@ -60,9 +60,10 @@ fn failed(host: &str, error: reqwest::Error) -> FetchError {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    FetchError::Connection {
-        host: host.to_owned(),
-        text,
+    let host = host.to_owned();
+    match error.is_connect() {
+        true => FetchError::Connection { host, text },
+        false => FetchError::Interrupted { host, text },
     }
 }
 

@@ -81,6 +81,14 @@ pub enum FetchError {
         /// What the client said, without the URL.
         text: String,
     },
+    /// The connection was there and the answer did not come: time, or the other side closed it.
+    #[error("{host} did not answer: {text}")]
+    Interrupted {
+        /// The host.
+        host: String,
+        /// What the client said, without the URL.
+        text: String,
+    },
     /// The content has another sum. Not worth repeating.
     #[error("{algorithm} is {actual}, expected {expected}")]
     Checksum {
@@ -113,7 +121,9 @@ impl FetchError {
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            FetchError::Status { .. } | FetchError::Connection { .. }
+            FetchError::Status { .. }
+                | FetchError::Connection { .. }
+                | FetchError::Interrupted { .. }
         )
     }
 }

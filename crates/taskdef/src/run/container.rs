@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use portlayer::PortLayer;
-use portlayer::compose::{CommitError, ComposeError, Interrupt, RunId, TaskBind, TaskError};
+use portlayer::compose::{
+    CommitError, ComposeError, Interrupt, RunId, StepError, TaskBind, TaskError,
+};
 use portlayer::element::{ElementId, IdError, Kind, NewElement, Spec};
 use portlayer::error::{CreateError, ReadError};
 use portlayer::runtime::{LogQuery, LogStreams};
@@ -59,6 +61,14 @@ pub(crate) enum ContainerError {
     /// The start.
     #[error("{}", chain(.0))]
     Commit(#[from] CommitError),
+    /// The engine cannot start the program.
+    #[error("{program}: {text}")]
+    Program {
+        /// The program, as it was asked for.
+        program: String,
+        /// What the engine says.
+        text: String,
+    },
     /// Reaching for a process or the file system.
     #[error("{}", chain(.0))]
     Task(#[from] TaskError),
@@ -94,6 +104,23 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl ContainerError {
+    /// A start that failed in the engine is told by the program and the engine's words, without ids of ours.
+    fn of_start(error: CommitError, run: &Run) -> Self {
+        match error {
+            CommitError::Step {
+                source: StepError::Runtime(error),
+                ..
+            } => ContainerError::Program {
+                program: run.argv.first().cloned().unwrap_or_default(),
+                text: match error.text.is_empty() {
+                    true => error.kind.to_string(),
+                    false => format!("{}: {}", error.kind, error.text),
+                },
+            },
+            error => ContainerError::Commit(error),
+        }
+    }
+
     /// A refusal of an edit is told as the commit would tell it.
     pub(super) fn from_compose(error: ComposeError) -> Self {
         ContainerError::Commit(CommitError::Compose(error))
@@ -183,7 +210,7 @@ impl Container {
             Ok(started) => Ok(started),
             Err(error) => {
                 self.remove_task(&task).await;
-                Err(error.into())
+                Err(ContainerError::of_start(error, run))
             }
         }
     }

@@ -169,6 +169,11 @@ impl Runner {
         &self.layer
     }
 
+    /// Location of the executors it makes.
+    pub fn executors(&self) -> &str {
+        &self.settings.executors
+    }
+
     /// Downloads and uploads.
     pub fn fetcher(&self) -> &Arc<Fetcher> {
         &self.fetcher

@@ -1,0 +1,169 @@
+//! What the cases need: a node with the fixtures, Diego's tasks on it, a file server and a hook server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use portlayer::element::{ElementId, ImageSpec, Kind, ListQuery, NewElement, Spec};
+use portlayer_node::Node;
+use portlayer_node::config::Config;
+use portlayer_taskdef::diego::{Settings, Tasks, Timers};
+use portlayer_taskdef::fetch::{Fetcher, Http};
+use portlayer_taskdef::log::{LogLine, LogSink};
+use portlayer_taskdef::run::{Feature, RunSettings, Runner};
+use sha2::{Digest, Sha256};
+
+use crate::fixtures;
+use crate::server::Server;
+
+/// Everything the cases share.
+pub(crate) struct Rig {
+    pub(crate) node: Node,
+    pub(crate) tasks: Tasks,
+    pub(crate) files: Server,
+    pub(crate) hooks: Server,
+    pub(crate) log: Arc<Log>,
+    sums: BTreeMap<String, String>,
+    unenforced: BTreeSet<Feature>,
+    _directory: tempfile::TempDir,
+}
+
+/// Keeps every line.
+#[derive(Default)]
+pub(crate) struct Log(Mutex<Vec<LogLine>>);
+
+impl LogSink for Log {
+    fn emit(&self, line: LogLine) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(line);
+    }
+}
+
+impl Log {
+    /// The lines of one stream so far.
+    pub(crate) fn of(&self, stream: &str) -> Vec<LogLine> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines
+            .iter()
+            .filter(|line| &*line.stream == stream)
+            .cloned()
+            .collect()
+    }
+}
+
+impl Rig {
+    pub(crate) async fn open() -> Result<Self> {
+        // Below /var/tmp, because overlay wants a real file system; short, because sockets are in it.
+        let directory = tempfile::Builder::new()
+            .prefix("pl-")
+            .tempdir_in("/var/tmp")?;
+        let node = portlayer_node::open(&Config::new(directory.path().join("node"))).await;
+        let node = node.context("opening a node (needs root and containerd)")?;
+        let image: ElementId = "image://images/cflinuxfs4".parse()?;
+        let root = Cursor::new(fixtures::root_file_system()?);
+        let new = NewElement::new(image.clone(), Spec::Image(ImageSpec::default())).data(root);
+        node.port_layer
+            .create(new)
+            .await
+            .context("making the root file system")?;
+
+        let files = fixtures::files()?;
+        let sum =
+            |(name, bytes): (&String, &Vec<u8>)| (name.clone(), hex::encode(Sha256::digest(bytes)));
+        let sums = files.iter().map(sum).collect();
+        let settings = Settings {
+            preloaded: BTreeMap::from([("cflinuxfs4".to_owned(), image)]),
+            volume_drivers: BTreeMap::from([("localdriver".to_owned(), "volumes".to_owned())]),
+            timers: Timers {
+                start_retry: Duration::from_secs(1),
+                kick: Duration::from_secs(3),
+                ..Timers::default()
+            },
+            ..Settings::default()
+        };
+        // What the core cannot do yet; printed, so that nobody takes it for done.
+        let unenforced =
+            BTreeSet::from([Feature::UserNamespace, Feature::DiskQuota, Feature::Egress]);
+        let log = Arc::new(Log::default());
+        let fetcher = Fetcher::new(Arc::new(Http::new()?), directory.path().join("spool"))?;
+        let run = RunSettings {
+            unenforced: unenforced.clone(),
+            ..RunSettings::default()
+        };
+        let runner = Runner::new(
+            node.port_layer.with_actor("diego"),
+            Arc::new(fetcher),
+            log.clone(),
+            run,
+        );
+        let tasks = Tasks::open(runner, settings, "tasks").await?;
+        Ok(Self {
+            node,
+            tasks,
+            files: Server::files(files).await?,
+            hooks: Server::hooks().await?,
+            log,
+            sums,
+            unenforced,
+            _directory: directory,
+        })
+    }
+
+    /// Fills the placeholders of a case.
+    pub(crate) fn fill(&self, text: &str) -> String {
+        let mut text = text
+            .replace("@FILES@", &self.files.url())
+            .replace("@HOOK@", &self.hooks.url());
+        // No peer in another network yet: an address of the documentation block, where nobody is.
+        text = text
+            .replace("@PEER_RANGE@", "192.0.2.1-192.0.2.9")
+            .replace("@PEER@", "192.0.2.5");
+        for (name, sum) in &self.sums {
+            text = text.replace(&format!("@SHA256:{name}@"), sum);
+        }
+        text
+    }
+
+    pub(crate) fn unenforced(&self) -> String {
+        let fields: Vec<_> = self
+            .unenforced
+            .iter()
+            .map(|feature| feature.field())
+            .collect();
+        match fields.is_empty() {
+            true => "nothing".to_owned(),
+            false => fields.join(", "),
+        }
+    }
+
+    /// Executors that are there.
+    pub(crate) async fn executors(&self) -> Result<Vec<String>> {
+        let query = ListQuery {
+            kind: Some(Kind::Executor),
+            hidden: true,
+            limit: 1000,
+            ..ListQuery::default()
+        };
+        let listed = self.node.port_layer.list(query).await?;
+        Ok(listed
+            .items
+            .into_iter()
+            .map(|element| element.id.to_string())
+            .collect())
+    }
+
+    /// Ends everything; nothing may be left.
+    pub(crate) async fn close(self) -> Result<()> {
+        self.tasks.close().await;
+        let left = self.executors().await?;
+        let Self { node, tasks, .. } = self;
+        drop(tasks);
+        node.remove().await.context("removing the node")?;
+        ensure!(left.is_empty(), "executors were left: {}", left.join(", "));
+        Ok(())
+    }
+}
