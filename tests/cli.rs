@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 /// A node of its own with the image `busybox`; at the end nothing is leaked and nothing is left.
 pub(crate) struct Node {
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl Node {

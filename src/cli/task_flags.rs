@@ -154,6 +154,9 @@ pub(crate) struct ExecutorFlags {
     /// Let set-id programs gain privileges
     #[arg(long)]
     allow_new_privileges: bool,
+    /// Use the host's user ids: root inside is root outside
+    #[arg(long)]
+    host_users: bool,
 }
 
 impl ExecutorFlags {
@@ -167,6 +170,7 @@ impl ExecutorFlags {
                 add_capabilities: self.cap_add.clone(),
                 drop_capabilities: self.cap_drop.clone(),
                 allow_new_privileges: self.allow_new_privileges,
+                host_users: self.host_users,
             },
         }
     }

@@ -127,6 +127,7 @@ impl Executor {
         let root = RootPlan {
             image: Some(keys),
             access: Access::ReadWrite,
+            ids: None,
         };
         Executor {
             runtime: Arc::clone(runtime),

@@ -210,6 +210,16 @@ pub struct Isolation {
     pub drop_capabilities: Vec<String>,
     /// Let set-id programs gain privileges (clears no_new_privileges).
     pub allow_new_privileges: bool,
+    /// Use the host's user ids: root inside is root outside. Without it every executor that is not privileged gets ids of its
+    /// own, which are nobody's on the host.
+    pub host_users: bool,
+}
+
+impl Isolation {
+    /// Whether the executor has user ids of its own.
+    pub fn own_users(&self) -> bool {
+        !self.host_users && !self.privileged
+    }
 }
 
 /// Why a run ended.

@@ -50,7 +50,8 @@ pub(crate) fn complete(
     spec.set_process(Some(behind_init(process, &record.token, plan.several)));
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     for (number, mount) in plan.mounts.iter().enumerate() {
-        mounts.push(volume(mount, number, place).map_err(invalid)?);
+        let apart = mount.sub_path.is_some() || plan.root.ids.is_some();
+        mounts.push(volume(mount, number, place, apart).map_err(invalid)?);
     }
     mounts.push(bind(init_binary, init::TARGET, &["ro", "nosuid", "nodev"]).map_err(invalid)?);
     mounts.push(
@@ -93,13 +94,14 @@ fn volume(
     plan: &MountPlan,
     number: usize,
     place: &ContainerPlace,
+    apart: bool,
 ) -> Result<Mount, oci_spec::OciSpecError> {
     let access = match plan.access {
         Access::ReadWrite => "rw",
         Access::ReadOnly => "ro",
     };
     match &plan.source {
-        MountSource::Path(_) if plan.sub_path.is_some() => bind(
+        MountSource::Path(_) if apart => bind(
             &place.part(number),
             &plan.target,
             &[access, "nosuid", "nodev"],

@@ -5,16 +5,20 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
-use nix::libc;
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
+    fs::{Gid, Mode, OFlags, ResolveFlags, Uid, openat2},
     io::Errno,
-    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree},
+    mount::{OpenTreeFlags, UnmountFlags, open_tree},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
+
+use crate::{
+    cwd::{self, Owner},
+    tree::Tree,
 };
 
 /// Why a mount could not be attached or detached.
@@ -50,26 +54,27 @@ pub(crate) fn is_supported() -> bool {
     open_tree(rustix::fs::CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC).is_ok()
 }
 
-/// Binds `source` at `target` in the mount namespace of process `pid`. The target is resolved inside the container's root and made
-/// when it is missing (directory or file, like the source). Blocks.
+/// Mounts a tree at `target` in the mount namespace of process `pid`. The target is resolved inside the container's root and made
+/// when it is missing (directory or file, like the tree); what is made belongs to `owner`. Blocks.
 pub(crate) fn attach(
     pid: u32,
-    source: &Path,
+    tree: &Tree,
+    directory: bool,
     target: &str,
-    read_only: bool,
+    owner: Owner,
 ) -> Result<(), LiveError> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(rustix::fs::CWD, source, flags)?;
-    // Before anybody sees it, so that a volume that is to be read-only is never writable.
-    restrict(&tree, read_only)?;
-    let is_directory = fs::metadata(source).map_err(LiveError::Io)?.is_dir();
     inside(pid, move |root| {
-        let place = open_target(root, target, is_directory)?;
-        let flags =
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        Ok(move_mount(tree.as_fd(), "", place.as_fd(), "", flags)?)
+        let place = open_target(root, target, directory, owner)?;
+        Ok(tree.attach_at(place.as_fd())?)
+    })
+}
+
+/// Makes a working directory in the mount namespace of process `pid`. Blocks.
+pub(crate) fn make_directory(pid: u32, path: &Path, owner: Owner) -> Result<(), LiveError> {
+    inside(pid, |root| {
+        cwd::make(root, path, owner)
+            .map(drop)
+            .map_err(|errno| LiveError::Target(errno.into()))
     })
 }
 
@@ -82,39 +87,6 @@ pub(crate) fn detach(pid: u32, target: &str) -> Result<(), LiveError> {
             Err(errno) => Err(errno.into()),
         }
     })
-}
-
-/// Takes set-id bits, devices and, if asked, writing away from a detached tree, and cuts it off from mounts made later elsewhere.
-#[allow(unsafe_code, reason = "neither rustix nor nix wraps mount_setattr")]
-fn restrict(tree: &OwnedFd, read_only: bool) -> Result<(), LiveError> {
-    let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    if read_only {
-        attributes |= libc::MOUNT_ATTR_RDONLY;
-    }
-    let attributes = libc::mount_attr {
-        attr_set: attributes,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
-    // SAFETY: the path is a C string, the attributes are live and their size is given; the kernel only reads both.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    nix::errno::Errno::result(result)
-        .map(drop)
-        .map_err(|errno| match errno {
-            nix::errno::Errno::ENOSYS => LiveError::Unsupported,
-            other => LiveError::Io(other.into()),
-        })
 }
 
 /// Runs `work` in a thread that has entered the mount namespace of `pid` and has its root as root.
@@ -162,35 +134,32 @@ fn resolve(root: BorrowedFd<'_>, target: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens the target, making what is missing of it, one step at a time and each inside the root.
-fn open_target(root: BorrowedFd<'_>, target: &str, directory: bool) -> Result<OwnedFd, LiveError> {
+fn open_target(
+    root: BorrowedFd<'_>,
+    target: &str,
+    directory: bool,
+    owner: Owner,
+) -> Result<OwnedFd, LiveError> {
+    let failed = |errno: Errno| LiveError::Target(errno.into());
     match resolve(root, target) {
         Ok(found) => return Ok(found),
         Err(Errno::NOENT) => {}
-        Err(errno) => return Err(LiveError::Target(errno.into())),
+        Err(errno) => return Err(failed(errno)),
     }
-    let steps: Vec<&str> = target
-        .split('/')
-        .filter(|step| !step.is_empty() && *step != "." && *step != "..")
-        .collect();
-    let mut so_far = String::new();
-    for (index, step) in steps.iter().enumerate() {
-        let parent = resolve(root, if so_far.is_empty() { "." } else { &so_far })
-            .map_err(|errno| LiveError::Target(errno.into()))?;
-        so_far = if so_far.is_empty() {
-            (*step).to_owned()
-        } else {
-            format!("{so_far}/{step}")
-        };
-        let made = if directory || index + 1 < steps.len() {
-            rustix::fs::mkdirat(&parent, *step, Mode::from_raw_mode(0o755))
-        } else {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(&parent, *step, flags, Mode::from_raw_mode(0o644)).map(drop)
-        };
-        match made {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(LiveError::Target(errno.into())),
+    let path = Path::new(target);
+    if directory {
+        return cwd::make(root, path, owner).map_err(failed);
+    }
+    let parent = cwd::make(root, path.parent().unwrap_or(path), owner).map_err(failed)?;
+    let name = path.file_name().ok_or_else(|| failed(Errno::ISDIR))?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
+        Ok(file) => {
+            let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+            rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(failed)?;
         }
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed(errno)),
     }
-    resolve(root, target).map_err(|errno| LiveError::Target(errno.into()))
+    resolve(root, target).map_err(failed)
 }

@@ -1,5 +1,6 @@
 //! Messages containerd-client does not have: options of the runc shim, and the envelopes of OCI documents.
 
+use portlayer::runtime::IdRange;
 use prost::Message;
 use prost_types::Any;
 use serde::Serialize;
@@ -14,6 +15,11 @@ const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Pr
 /// `containerd.runc.v1.Options`, the fields we set (containerd:runtime/v2/runc/options/oci.proto).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RuncOptions {
+    /// Who owns the pipes of standard streams, so that a process can open its own again by /proc/self/fd.
+    #[prost(uint32, tag = "4")]
+    io_uid: u32,
+    #[prost(uint32, tag = "5")]
+    io_gid: u32,
     /// The OCI runtime to call.
     #[prost(string, tag = "6")]
     binary_name: String,
@@ -23,8 +29,11 @@ pub(crate) struct RuncOptions {
 }
 
 impl RuncOptions {
-    pub(crate) fn any(binary_name: &str, root: &std::path::Path) -> Any {
+    pub(crate) fn any(binary_name: &str, root: &std::path::Path, ids: Option<IdRange>) -> Any {
+        let owner = ids.map_or(0, |ids| ids.first);
         let options = RuncOptions {
+            io_uid: owner,
+            io_gid: owner,
             binary_name: binary_name.to_owned(),
             root: root.to_string_lossy().into_owned(),
         };

@@ -2,63 +2,76 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use portlayer::{
     archive::{self, ExtractOptions, Root},
-    runtime::{MountPlan, RuntimeError, RuntimeErrorKind},
+    runtime::{IdRange, MountPlan, RuntimeError, RuntimeErrorKind},
     store::MountSource,
 };
-use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
-    mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
-};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use crate::{error::failed, root::error_text};
+use crate::{error::failed, root::error_text, tree::Tree};
 
-/// Mounts the part of a volume at `target`. The part is resolved inside the volume, and the mount is made from the descriptor that was
-/// found, so that a task that changes the volume meanwhile gains nothing. Idempotent. Blocks.
-pub(crate) fn mount_part(source: &Path, part: &str, target: &Path) -> io::Result<()> {
+/// The mount of a volume, or of a part of it, and whether that is a directory. A part is resolved inside the volume, and the mount is
+/// made from the descriptor that was found, so that a task that changes the volume meanwhile gains nothing. With `users` its files
+/// belong to what their ids are in that name space. Blocks.
+pub(crate) fn tree(
+    source: &Path,
+    part: Option<&str>,
+    users: Option<BorrowedFd<'_>>,
+) -> io::Result<(Tree, bool)> {
+    let found: OwnedFd = match part {
+        None => rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,
+        Some(part) => {
+            let root = crate::users::open_root(source)?;
+            let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            openat2(
+                &root,
+                part,
+                OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+                flags,
+            )?
+        }
+    };
+    let is_directory = fs::metadata(crate::host::descriptor_path(&found))?.is_dir();
+    let tree = Tree::of_descriptor(found.as_fd())?;
+    if let Some(users) = users {
+        tree.map_ids(users)?;
+    }
+    Ok((tree, is_directory))
+}
+
+/// Mounts a volume, or a part of it, at `target`. Idempotent. Blocks.
+pub(crate) fn mount_part(
+    source: &Path,
+    part: Option<&str>,
+    users: Option<BorrowedFd<'_>>,
+    target: &Path,
+) -> io::Result<()> {
     if !crate::host::mounts_below(target)?.is_empty() {
         return Ok(());
     }
     fs::create_dir_all(target.parent().unwrap_or(target))?;
-    let root = crate::users::open_root(source)?;
-    let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found: OwnedFd = openat2(
-        &root,
-        part,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        flags,
-    )?;
-    let is_directory = fs::metadata(crate::host::descriptor_path(&found))?.is_dir();
+    let (tree, is_directory) = tree(source, part, users)?;
     if is_directory {
         fs::create_dir_all(target)?;
     } else {
         fs::write(target, b"")?;
     }
-    let tree = open_tree(
-        &found,
-        "",
-        OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH
-            | OpenTreeFlags::AT_RECURSIVE,
-    )?;
-    Ok(move_mount(
-        tree.as_fd(),
-        "",
-        rustix::fs::CWD,
-        target,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?)
+    Ok(tree.attach(target)?)
 }
 
-/// Copies what the root has at the mount's target into the volume, if the volume is empty. A root that has nothing there is fine. Blocks.
-pub(crate) fn copy_up(root: &Path, mount: &MountPlan) -> Result<(), RuntimeError> {
+/// Copies what the root has at the mount's target into the volume, if the volume is empty. A root that has nothing there is fine. In
+/// the root we see the host's `ids`; the volume gets the container's. Blocks.
+pub(crate) fn copy_up(
+    root: &Path,
+    mount: &MountPlan,
+    ids: Option<IdRange>,
+) -> Result<(), RuntimeError> {
     let object = mount.volume.to_string();
     let MountSource::Path(source) = &mount.source else {
         return Ok(());
@@ -95,9 +108,10 @@ pub(crate) fn copy_up(root: &Path, mount: &MountPlan) -> Result<(), RuntimeError
             error_text(&error),
         )
     };
+    let (options, first) = (ExtractOptions::default(), ids.map_or(0, |ids| ids.first));
     std::thread::scope(|scope| {
         let writing = scope.spawn(|| archive::write_tree(&from, writer).map(drop));
-        let read = archive::extract(reader, &to, &ExtractOptions::default()).map(drop);
+        let read = archive::extract_from_ids(reader, &to, &options, first).map(drop);
         let written = writing
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -2,11 +2,13 @@
 //! everything by the container's name.
 //!
 //! ```text
-//! containers/<container>/root/             its root file system, mounted
 //! containers/<container>/container.json    what belongs to the container
 //! containers/<container>/status            FIFO of its init
 //! containers/<container>/p/<process>/process.json, stdin, stdout, stderr, exit.json
+//! /run/portlayer/<engine>/<container>/root/ its root file system, mounted
 //! ```
+//!
+//! The root is where the container's own root can get to it: below our private directories it could not.
 
 use std::{
     fs, io,
@@ -14,9 +16,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::engine::Places;
 use portlayer::{
     element::ElementId,
-    runtime::{ContainerId, ProcessExit, ProcessId},
+    runtime::{ContainerId, IdRange, ProcessExit, ProcessId},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -28,6 +31,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) primary: String,
     /// Secret of init's records.
     pub(crate) token: String,
+    /// The host ids that stand for the container's.
+    #[serde(default)]
+    pub(crate) ids: Option<IdRange>,
 }
 
 /// What belongs to a process.
@@ -54,48 +60,88 @@ impl ProcessRecord {
 
 /// The directory of one container.
 #[derive(Debug, Clone)]
-pub(crate) struct ContainerPlace(PathBuf);
+pub(crate) struct ContainerPlace {
+    directory: PathBuf,
+    /// Holds the root, and nothing else that lasts.
+    visible: PathBuf,
+}
 
 impl ContainerPlace {
-    pub(crate) fn new(containers: &Path, id: &ContainerId) -> ContainerPlace {
-        ContainerPlace(containers.join(id.as_str()))
+    pub(crate) fn new(places: &Places, id: &ContainerId) -> ContainerPlace {
+        ContainerPlace {
+            directory: places.containers().join(id.as_str()),
+            visible: places.roots().join(id.as_str()),
+        }
     }
 
     pub(crate) fn directory(&self) -> &Path {
-        &self.0
+        &self.directory
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.0.join("root")
+        self.visible.join("root")
+    }
+
+    /// Where lower layers are mounted for the moment it takes to mount the root.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.visible.join("layers")
+    }
+
+    /// Makes the directory of the root. Of all users only the container's root can get into it. Idempotent.
+    pub(crate) fn make_root(&self, ids: Option<IdRange>) -> io::Result<()> {
+        let parent = self.visible.parent().unwrap_or(&self.visible);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(parent)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o710)
+            .create(&self.visible)?;
+        std::os::unix::fs::chown(&self.visible, None, Some(ids.map_or(0, |ids| ids.first)))?;
+        fs::DirBuilder::new().recursive(true).create(self.root())
+    }
+
+    /// Unmounts the root and removes its directory. Idempotent. Blocks.
+    pub(crate) fn remove_root(&self) -> io::Result<()> {
+        crate::host::unmount_below(&self.visible)?;
+        for directory in [self.root(), self.layers(), self.visible.clone()] {
+            match fs::remove_dir(&directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn status(&self) -> PathBuf {
-        self.0.join("status")
+        self.directory.join("status")
     }
 
     /// Where the `number`th volume is mounted when only a part of it is wanted.
     pub(crate) fn part(&self, number: usize) -> PathBuf {
-        self.0.join("parts").join(number.to_string())
+        self.directory.join("parts").join(number.to_string())
     }
 
     pub(crate) fn process(&self, name: &str) -> ProcessPlace {
-        ProcessPlace(self.0.join("p").join(name))
+        ProcessPlace(self.directory.join("p").join(name))
     }
 
     pub(crate) fn write(&self, record: &ContainerRecord) -> io::Result<()> {
-        make(&self.0)?;
-        write(&self.0, "container.json", record)
+        make(&self.directory)?;
+        write(&self.directory, "container.json", record)
     }
 
     /// `None` when there is no such container.
     pub(crate) fn read(&self) -> io::Result<Option<ContainerRecord>> {
-        read(&self.0.join("container.json"))
+        read(&self.directory.join("container.json"))
     }
 
     /// Unmounts what is mounted below and removes the directory. Idempotent. Blocks.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        crate::host::unmount_below(&self.0)?;
-        match fs::remove_dir_all(&self.0) {
+        self.remove_root()?;
+        crate::host::unmount_below(&self.directory)?;
+        match fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -107,8 +153,8 @@ impl ContainerPlace {
 pub(crate) struct ProcessPlace(PathBuf);
 
 impl ProcessPlace {
-    pub(crate) fn of(containers: &Path, id: &ProcessId) -> ProcessPlace {
-        ContainerPlace::new(containers, &id.container).process(&id.name)
+    pub(crate) fn of(places: &Places, id: &ProcessId) -> ProcessPlace {
+        ContainerPlace::new(places, &id.container).process(&id.name)
     }
 
     pub(crate) fn stream(&self, name: &str) -> PathBuf {

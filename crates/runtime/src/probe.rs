@@ -131,7 +131,7 @@ pub(crate) async fn probe(engine: &Engine) -> Result<RuntimeInfo, RuntimeError> 
             version.version
         ));
     }
-    let isolation = isolation(&mut warnings);
+    let isolation = isolation(&mut warnings, &engine.places().directory);
     Ok(RuntimeInfo {
         engine: format!("containerd {}", version.version),
         oci_runtime,
@@ -157,7 +157,7 @@ const APPARMOR_PROFILES: [&str; 3] = [
 ];
 
 /// What the host has to keep executors apart. Blocks for a few small files.
-fn isolation(warnings: &mut Vec<String>) -> HostIsolation {
+fn isolation(warnings: &mut Vec<String>, directory: &std::path::Path) -> HostIsolation {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     let capabilities = bounding.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
@@ -176,8 +176,11 @@ fn isolation(warnings: &mut Vec<String>) -> HostIsolation {
             APPARMOR_PROFILES.join(", ")
         ));
     }
+    let (ids, why) = crate::idmap::probe(directory);
+    warnings.extend(why);
     HostIsolation {
         capabilities: capabilities.unwrap_or_default(),
+        ids,
         apparmor: apparmor.map(str::to_owned),
     }
 }

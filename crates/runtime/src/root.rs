@@ -3,9 +3,8 @@
 //! We mount it ourselves, once, and the shim only enters it: so that mount targets and users can be looked at before anything runs.
 
 use std::{
-    io,
     os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    sync::Arc,
 };
 
 use containerd_client::{
@@ -15,8 +14,8 @@ use containerd_client::{
     tonic::Code,
 };
 use portlayer::{
-    runtime::{ContainerPlan, MountPlan, RootPlan, RuntimeError, RuntimeErrorKind},
-    store::{Access, MountSource},
+    runtime::{ContainerPlan, IdMapping, MountPlan, RootPlan, RuntimeError, RuntimeErrorKind},
+    store::{Access, MountSource, StoreError},
 };
 use rustix::{
     fs::{FileType, Mode, OFlags, ResolveFlags, openat2},
@@ -26,8 +25,10 @@ use rustix::{
 use crate::{
     client::Client,
     error::{failed, is_missing, refused},
+    idmap::Users,
     image::KEY_SNAPSHOT,
     mount,
+    place::ContainerPlace,
     probe::SNAPSHOTTER,
 };
 
@@ -40,8 +41,11 @@ pub(crate) async fn prepare(
     client: &Client,
     key: &str,
     plan: &RootPlan,
-    target: &Path,
+    place: &ContainerPlace,
+    host: &Arc<Users>,
+    mapping: IdMapping,
 ) -> Result<(), RuntimeError> {
+    let copied = plan.ids.is_some() && mapping != IdMapping::Mapped;
     let parent = match &plan.image {
         None => String::new(),
         Some(keys) => keys.get(KEY_SNAPSHOT).cloned().ok_or_else(|| {
@@ -56,10 +60,10 @@ pub(crate) async fn prepare(
     let (snapshotter, key) = (SNAPSHOTTER.to_owned(), key.to_owned());
     portlayer::crash::point("engine.before-snapshot");
     let mut snapshots = client.snapshots();
-    let answer = match (plan.access, &plan.image) {
+    let answer = match () {
         // An empty root has no directory for the container's own mounts: it stays writable for the OCI runtime, which
         // makes them and then makes the root read-only.
-        (Access::ReadWrite, _) | (Access::ReadOnly, None) => {
+        _ if copied || plan.access == Access::ReadWrite || plan.image.is_none() => {
             let request = PrepareSnapshotRequest {
                 snapshotter: snapshotter.clone(),
                 key: key.clone(),
@@ -71,7 +75,7 @@ pub(crate) async fn prepare(
                 .await
                 .map(|answer| answer.into_inner().mounts)
         }
-        (Access::ReadOnly, Some(_)) => {
+        _ => {
             let request = ViewSnapshotRequest {
                 snapshotter: snapshotter.clone(),
                 key: key.clone(),
@@ -100,22 +104,40 @@ pub(crate) async fn prepare(
         }
         Err(status) => return Err(refused("prepare snapshot", key)(status)),
     };
-    let target = target.to_owned();
+    let (place, users, ids) = (place.clone(), Arc::clone(host), plan.ids);
     blocking(move || {
-        std::fs::create_dir_all(&target).map_err(failed("make", target.display().to_string()))?;
+        let target = place.root();
+        place
+            .make_root(ids)
+            .map_err(failed("make", target.display().to_string()))?;
         if crate::host::mounts_below(&target)
             .map_err(failed("look for mounts at", key.clone()))?
             .is_empty()
         {
             portlayer::crash::point("engine.before-mount");
-            mount::mount_all(&mounts, &target).map_err(|error| {
+            let wrong = |error: StoreError| {
                 RuntimeError::new(
                     RuntimeErrorKind::Internal,
                     "mount root",
-                    key,
+                    key.clone(),
                     error_text(&error),
                 )
-            })?;
+            };
+            match ids {
+                None => mount::mount_all(&mounts, &target).map_err(wrong)?,
+                Some(range) if copied => {
+                    mount::mount_all(&mounts, &target).map_err(wrong)?;
+                    crate::reown::reown(&target, range)
+                        .map_err(failed("change the owners in root", key.clone()))?;
+                }
+                Some(range) => {
+                    let users = users
+                        .of(range)
+                        .map_err(failed("make user name space for", key.clone()))?;
+                    crate::idmap::mount_root(&mounts, range, &users, &place.layers(), &target)
+                        .map_err(wrong)?;
+                }
+            }
             portlayer::crash::point("engine.after-mount");
         }
         Ok(())
@@ -124,17 +146,16 @@ pub(crate) async fn prepare(
 }
 
 /// Unmounts and removes the snapshot. Idempotent.
-pub(crate) async fn remove(client: &Client, key: &str, target: &Path) -> Result<(), RuntimeError> {
-    let (directory, object) = (target.to_owned(), key.to_owned());
+pub(crate) async fn remove(
+    client: &Client,
+    key: &str,
+    place: &ContainerPlace,
+) -> Result<(), RuntimeError> {
+    let (place, object) = (place.clone(), key.to_owned());
     blocking(move || {
-        crate::host::unmount_below(&directory)
-            .map_err(failed("unmount root of", object.clone()))?;
-        match std::fs::remove_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove root of", object)(error))
-            }
-            _ => Ok(()),
-        }
+        place
+            .remove_root()
+            .map_err(failed("remove root of", object))
     })
     .await?;
     portlayer::crash::point("engine.after-unmount");

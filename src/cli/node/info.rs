@@ -87,6 +87,13 @@ fn lines(info: &Info<'_>) -> Vec<(String, Vec<u8>)> {
     ]
     .map(|(name, value)| (name.to_owned(), value.into()))
     .into();
+    let isolation = &engine.isolation;
+    for (name, value) in [
+        ("user ids", isolation.ids.as_str()),
+        ("apparmor", isolation.apparmor.as_deref().unwrap_or("none")),
+    ] {
+        lines.push((name.to_owned(), value.into()));
+    }
     for warning in &engine.warnings {
         lines.push(("warning".to_owned(), warning.clone().into()));
     }

@@ -17,9 +17,19 @@ pub(crate) fn security(security: &Security) -> Vec<(String, Vec<u8>)> {
         },
     );
     let none = || "none".to_owned();
+    let users = match (security.own_users, security.ids) {
+        (true, Some(ids)) => format!(
+            "0 to {} are {} and up on the host",
+            ids.count - 1,
+            ids.first
+        ),
+        (true, None) => "its own, decided at its first start".to_owned(),
+        (false, _) => "the host's".to_owned(),
+    };
     for (name, value) in [
         ("executor", security.executor.to_string()),
         ("privileged", yes(security.privileged).to_owned()),
+        ("user ids", users),
         ("name spaces", security.namespaces.join(" ")),
         (
             "no new privileges",

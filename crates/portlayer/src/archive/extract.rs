@@ -18,6 +18,9 @@ use super::name::path_of;
 use super::scan::check_entry;
 use super::{ArchiveError, Entry, EntryKind, EntryName, Limits, Root, Rule, TarReader, shown};
 
+/// The kernel's overflow id.
+const NOBODY: u32 = 65_534;
+
 /// How to extract.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExtractOptions {
@@ -49,7 +52,7 @@ pub fn extract<R: Read>(
     root: &Root,
     options: &ExtractOptions,
 ) -> Result<Extracted, ArchiveError> {
-    place_all(reader, root, options, None)
+    place_all(reader, root, options, Owners::AsWritten)
 }
 
 /// The same, with one owner and group for everything, whatever the archive says. A thread that may not change owners
@@ -63,14 +66,36 @@ pub fn extract_owned<R: Read>(
     options: &ExtractOptions,
     owner: (u32, u32),
 ) -> Result<Extracted, ArchiveError> {
-    place_all(reader, root, options, Some(owner))
+    place_all(reader, root, options, Owners::All(owner.0, owner.1))
+}
+
+/// The same, for the archive of a tree whose owners are counted from `first`: that one becomes 0. Owners below it are
+/// nobody's (65534).
+///
+/// # Errors
+/// As [`extract`].
+pub fn extract_from_ids<R: Read>(
+    reader: R,
+    root: &Root,
+    options: &ExtractOptions,
+    first: u32,
+) -> Result<Extracted, ArchiveError> {
+    place_all(reader, root, options, Owners::From(first))
+}
+
+/// Who gets what is extracted.
+#[derive(Clone, Copy)]
+enum Owners {
+    AsWritten,
+    All(u32, u32),
+    From(u32),
 }
 
 fn place_all<R: Read>(
     reader: R,
     root: &Root,
     options: &ExtractOptions,
-    owner: Option<(u32, u32)>,
+    owners: Owners,
 ) -> Result<Extracted, ArchiveError> {
     let mut tar = TarReader::new(reader, options.limits)?;
     let mut tree = Tree {
@@ -81,9 +106,12 @@ fn place_all<R: Read>(
     let mut extracted = Extracted::default();
     while let Some(mut entry) = tar.next_entry()? {
         let name = check_entry(&entry, &options.limits)?;
-        if let Some((uid, gid)) = owner {
-            (entry.uid, entry.gid) = (uid, gid);
-        }
+        let below = |id: u32, first| id.checked_sub(first).unwrap_or(NOBODY);
+        (entry.uid, entry.gid) = match owners {
+            Owners::AsWritten => (entry.uid, entry.gid),
+            Owners::All(uid, gid) => (uid, gid),
+            Owners::From(first) => (below(entry.uid, first), below(entry.gid, first)),
+        };
         tree.place(&mut tar, &entry, &name)?;
         extracted.entries += 1;
         extracted.file_bytes += entry.size;

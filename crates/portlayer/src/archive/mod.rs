@@ -24,7 +24,7 @@ mod write;
 pub use build::TarBuilder;
 pub use decode::{Compression, Decoder};
 pub use error::{ArchiveError, FormatRule, Rule};
-pub use extract::{ExtractOptions, Extracted, extract, extract_owned};
+pub use extract::{ExtractOptions, Extracted, extract, extract_from_ids, extract_owned};
 pub use name::{EntryName, shown};
 pub use root::Root;
 pub use scan::{Scanned, check_layer_entry, scan};

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
+use super::CommitError;
 use super::driver::{Command, Driver};
 use crate::element::ElementId;
 use crate::element::health::Health;
 use crate::ledger::Ledger;
-use crate::runtime::{HostIsolation, ProcessId, Runtime, RuntimeInfo};
+use crate::runtime::{HostIsolation, IdRange, ProcessId, Runtime, RuntimeInfo};
 use crate::store::{Location, Store};
-use crate::task::ExitReason;
+use crate::task::{ExitReason, Isolation};
 
 /// What the documents of the OCI runtime depend on besides what is asked for.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,23 @@ impl Node {
     /// The store of an element's bytes.
     pub(crate) fn store(&self, id: &ElementId) -> Option<&Arc<dyn Store>> {
         self.locations.get(id.location())?.store.as_ref()
+    }
+
+    /// The host ids that stand for the executor's own; `None` when it uses the host's, or was never started.
+    pub(crate) fn ids(
+        &self,
+        executor: &ElementId,
+        isolation: &Isolation,
+    ) -> Result<Option<IdRange>, CommitError> {
+        if !isolation.own_users() {
+            return Ok(None);
+        }
+        let slot = self.ledger.ids(executor);
+        let slot = slot.map_err(|source| CommitError::Ledger {
+            executor: executor.clone(),
+            source,
+        })?;
+        Ok(slot.and_then(IdRange::of_slot))
     }
 
     /// Who made `revision` of an element, from the audit log; "unknown" when its row is no longer kept.

@@ -14,6 +14,7 @@ use super::node::Host;
 use super::validate::{EffectiveTask, Resolved};
 use super::{capabilities, seccomp};
 use crate::element::ElementId;
+use crate::runtime::IdRange;
 use crate::store::Access;
 use crate::task::{Isolation, Limits};
 
@@ -54,7 +55,12 @@ const READ_ONLY: [&str; 5] = [
 const PING_GROUPS: &str = "0 65535";
 
 /// The container's document, without process and volume mounts.
-pub(crate) fn spec(executor: &ElementId, resolved: &Resolved, host: &Host) -> Spec {
+pub(crate) fn spec(
+    executor: &ElementId,
+    resolved: &Resolved,
+    host: &Host,
+    ids: Option<IdRange>,
+) -> Spec {
     let read_only = resolved
         .root
         .as_ref()
@@ -63,8 +69,8 @@ pub(crate) fn spec(executor: &ElementId, resolved: &Resolved, host: &Host) -> Sp
         "ociVersion": VERSION,
         "root": { "path": "rootfs", "readonly": read_only },
         "hostname": hostname(executor, resolved),
-        "mounts": mounts(resolved.spec.isolation.privileged),
-        "linux": linux(resolved, host),
+        "mounts": mounts(resolved, ids),
+        "linux": linux(resolved, host, ids),
     });
     serde_json::from_value(document)
         .expect("the document follows the specification, as tests of every branch show")
@@ -117,8 +123,19 @@ fn hostname(executor: &ElementId, resolved: &Resolved) -> String {
     }
 }
 
-fn mounts(privileged: bool) -> Value {
-    let access = if privileged { "rw" } else { "ro" };
+fn mounts(resolved: &Resolved, ids: Option<IdRange>) -> Value {
+    let access = if resolved.spec.isolation.privileged {
+        "rw"
+    } else {
+        "ro"
+    };
+    let sys = match (ids, resolved.host_network) {
+        // A sysfs shows a network name space, and only those who own that one may mount it.
+        (Some(_), true) => json!({ "destination": "/sys", "type": "bind", "source": "/sys",
+            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] }),
+        _ => json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", access] }),
+    };
     json!([
         { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] },
         { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
@@ -128,13 +145,13 @@ fn mounts(privileged: bool) -> Value {
         { "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
           "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
         { "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"] },
-        { "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", access] },
+        sys,
         { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
           "options": ["nosuid", "noexec", "nodev", "relatime", access] },
     ])
 }
 
-fn linux(resolved: &Resolved, host: &Host) -> Value {
+fn linux(resolved: &Resolved, host: &Host, ids: Option<IdRange>) -> Value {
     let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
     if !resolved.host_network {
         namespaces.push("network");
@@ -142,6 +159,9 @@ fn linux(resolved: &Resolved, host: &Host) -> Value {
     // On cgroup v1 the namespace would hide nothing: the mount shows the container's own directories anyway.
     if host.cgroup2 {
         namespaces.push("cgroup");
+    }
+    if ids.is_some() {
+        namespaces.push("user");
     }
     let namespaces: Vec<Value> = namespaces
         .into_iter()
@@ -152,6 +172,11 @@ fn linux(resolved: &Resolved, host: &Host) -> Value {
         "namespaces": namespaces,
         "resources": resources(&resolved.spec.limits, privileged),
     });
+    if let Some(ids) = ids {
+        let map = json!([{ "containerID": 0, "hostID": ids.first, "size": ids.count }]);
+        linux["uidMappings"] = map.clone();
+        linux["gidMappings"] = map;
+    }
     if !resolved.host_network {
         linux["sysctl"] = json!({ "net.ipv4.ping_group_range": PING_GROUPS });
     }

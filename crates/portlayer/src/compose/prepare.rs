@@ -11,6 +11,7 @@ use super::{CommitError, ComposeError, Composition, Handle, Op, Role};
 use crate::element::{Body, ElementId, ExecutorBody, Record};
 use crate::error::ReadError;
 use crate::ledger::LedgerError;
+use crate::runtime::IdMapping;
 
 /// A commit that may begin.
 #[derive(Clone)]
@@ -74,6 +75,7 @@ impl Node {
             records: &records,
         };
         let resolved = validate(&facts, &draft)?;
+        self.check_users(executor, &resolved)?;
         self.check_locations(executor, committed, &resolved)?;
         let difference = diff(
             executor,
@@ -90,6 +92,30 @@ impl Node {
             resolved,
             difference,
         })
+    }
+
+    /// The host can give the executor the user ids it is to have.
+    fn check_users(&self, executor: &ElementId, resolved: &Resolved) -> Result<(), CommitError> {
+        let unresolved = |element: &ElementId, requirement: &str| {
+            Err(CommitError::UnresolvedRequirement {
+                executor: executor.clone(),
+                element: element.clone(),
+                requirement: requirement.to_owned(),
+            })
+        };
+        let stored = resolved.volumes.iter().find(|v| v.tmpfs_bytes.is_none());
+        match (self.host.isolation.ids, stored) {
+            _ if !resolved.spec.isolation.own_users() || resolved.tasks.is_empty() => Ok(()),
+            (IdMapping::None, _) => unresolved(
+                executor,
+                "user name spaces, which this host does not allow, or isolation.host_users",
+            ),
+            (IdMapping::Copied, Some(volume)) => unresolved(
+                &volume.record.id,
+                "a kernel that maps the ids of mounts, or isolation.host_users of the executor",
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// The locations of volumes that are about to be attached can be used.

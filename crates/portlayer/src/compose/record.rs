@@ -12,6 +12,7 @@ use crate::element::{Body, ElementId, ExecutorBody, Record, State};
 use crate::error::ReadError;
 use crate::event::Change;
 use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb};
+use crate::runtime::IdRange;
 use crate::task::ExitRecord;
 
 /// What a transaction of ours can refuse.
@@ -21,6 +22,8 @@ pub(crate) enum TxnError {
     Ledger(LedgerError),
     /// An element the commit needs changed or is gone: its id, the revision seen and the one now (0 = gone).
     Changed(ElementId, u64, u64),
+    /// Every range of user ids is another executor's.
+    NoIds,
 }
 
 impl From<LedgerError> for TxnError {
@@ -36,6 +39,14 @@ impl TxnError {
             TxnError::Ledger(source) => CommitError::Ledger {
                 executor: executor.clone(),
                 source,
+            },
+            TxnError::NoIds => CommitError::UnresolvedRequirement {
+                executor: executor.clone(),
+                element: executor.clone(),
+                requirement: format!(
+                    "a range of user ids of its own: other executors have all {}",
+                    IdRange::SLOTS
+                ),
             },
             TxnError::Changed(id, _, 0) if id == *executor => {
                 CommitError::Compose(ComposeError::Read(ReadError::NotFound { id }))
@@ -81,7 +92,12 @@ pub(crate) fn claim(
     claims: &[ElementId],
     intent: Option<&Intent>,
 ) -> Result<(), TxnError> {
-    let (record, _) = executor(txn, id)?;
+    let (record, body) = executor(txn, id)?;
+    let starts = intent.is_some_and(|intent| intent.fresh);
+    if starts && body.spec.isolation.own_users() {
+        let slot = txn.allocate_ids(id, IdRange::SLOTS)?;
+        slot.ok_or(TxnError::NoIds)?;
+    }
     for claim in claims {
         let seen = wanted.joined.get(claim).map_or(0, |joined| joined.revision);
         let now = txn.get(claim)?.map_or(0, |record| record.revision);

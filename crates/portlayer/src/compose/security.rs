@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{CommitError, Handle, oci, seccomp};
 use crate::PortLayer;
 use crate::element::ElementId;
+use crate::runtime::IdRange;
 
 /// What keeps an executor apart from the host. See [`PortLayer::security`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,6 +18,10 @@ pub struct Security {
     pub executor: ElementId,
     /// Asked to be close to the host: no filter, no masks, every device.
     pub privileged: bool,
+    /// Has user ids of its own; which ones is decided at its first start.
+    pub own_users: bool,
+    /// The host's ids that stand for its own, from 0.
+    pub ids: Option<IdRange>,
     /// Name spaces of its own, by kind.
     pub namespaces: Vec<String>,
     /// Capabilities its processes can have at most.
@@ -76,7 +81,8 @@ impl PortLayer {
         let resolved = node.prepare(&handle)?.resolved;
         let isolation = &resolved.spec.isolation;
         let mut limits = BTreeMap::new();
-        let document = to_json(&oci::spec(executor, &resolved, &node.host));
+        let ids = node.ids(executor, isolation)?;
+        let document = to_json(&oci::spec(executor, &resolved, &node.host, ids));
         if let Some(resources) = document
             .pointer("/linux/resources")
             .and_then(Value::as_object)
@@ -98,6 +104,8 @@ impl PortLayer {
         Ok(Security {
             executor: executor.clone(),
             privileged: isolation.privileged,
+            own_users: isolation.own_users(),
+            ids,
             namespaces: fields(&document, "/linux/namespaces", "type"),
             no_new_privileges: !isolation.allow_new_privileges && !isolation.privileged,
             seccomp: filtered.then(|| Seccomp {

@@ -9,7 +9,8 @@ use super::oci;
 use super::validate::{EffectiveTask, Resolved, VolumeUse};
 use crate::element::{ElementId, Record, StoreKeys};
 use crate::runtime::{
-    ContainerId, ContainerPlan, MountPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan, Scope,
+    ContainerId, ContainerPlan, IdRange, MountPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan,
+    RuntimeError, RuntimeErrorKind, Scope,
 };
 use crate::store::{MountSource, StoreError};
 use crate::task::LogChoice;
@@ -89,7 +90,9 @@ impl Steps<'_> {
         undo.push(Undo::RemoveRoot);
         let root = self.resolved.root.as_ref();
         let image = root.map_or(executor, |root| &root.id);
+        let ids = self.ids()?;
         let root_plan = RootPlan {
+            ids,
             image: root.and_then(|root| root.keys.clone()),
             access: root.map_or(crate::store::Access::ReadOnly, |root| root.access),
         };
@@ -118,7 +121,7 @@ impl Steps<'_> {
             revision: self.executor.revision + 1,
             root: root_plan,
             mounts,
-            spec: oci::spec(executor, self.resolved, &self.node.host),
+            spec: oci::spec(executor, self.resolved, &self.node.host, ids),
             several: starts.len() > 1,
         };
         let (Some((first, further)), Some(primary)) =
@@ -150,6 +153,24 @@ impl Steps<'_> {
         }
         ran?;
         self.run_all(further, undo).await
+    }
+
+    /// The executor's own range of user ids. One that is to have it and has none is not started.
+    fn ids(&self) -> Result<Option<IdRange>, Failed> {
+        if !self.resolved.spec.isolation.own_users() {
+            return Ok(None);
+        }
+        let executor = &self.executor.id;
+        let text = match self.node.ledger.ids(executor) {
+            Ok(slot) => match slot.and_then(IdRange::of_slot) {
+                Some(ids) => return Ok(Some(ids)),
+                None => "it has none".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        let kind = RuntimeErrorKind::Internal;
+        let error = RuntimeError::new(kind, "look up the user ids of", executor.to_string(), text);
+        Err(failed(executor, "look up user ids", error))
     }
 
     /// Changes a running container: mounts volumes, starts tasks.

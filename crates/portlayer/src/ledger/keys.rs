@@ -125,6 +125,16 @@ pub(super) fn intent(executor: &ElementId) -> Vec<u8> {
     join(b'i', &[executor.as_str().as_bytes()])
 }
 
+/// Key of the owner of a range of user ids.
+pub(super) fn ids_slot(slot: u32) -> Vec<u8> {
+    join(b'u', &[&slot.to_be_bytes()])
+}
+
+/// Key of the number of an executor's range of user ids.
+pub(super) fn ids_of(executor: &ElementId) -> Vec<u8> {
+    join(b'w', &[executor.as_str().as_bytes()])
+}
+
 fn join(class: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.push(class);

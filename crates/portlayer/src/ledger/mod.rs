@@ -17,6 +17,8 @@
 //! v <sequence, 8 bytes>               event
 //! x <executor> 00 <task> 00 <run, 4>  exit record
 //! i <executor>                        intent of a commit in flight
+//! u <number, 4>                       whose range of host user ids that is
+//! w <executor>                        number of its range of host user ids
 //! k <key> 00 <number, 4>              piece of the long value at that key (e, d, i)
 //! ```
 
@@ -26,6 +28,7 @@ mod durable;
 mod error;
 mod export;
 mod follow;
+mod ids;
 mod keys;
 mod pieces;
 mod power;

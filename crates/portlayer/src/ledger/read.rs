@@ -198,7 +198,7 @@ impl Ledger {
     }
 
     /// The whole stored value of a key.
-    fn value(&self, key: &[u8]) -> Result<Option<sled::IVec>, LedgerError> {
+    pub(super) fn value(&self, key: &[u8]) -> Result<Option<sled::IVec>, LedgerError> {
         match self.shared.tree.get(key)? {
             Some(entry) => pieces::whole(&self.shared.tree, key, entry).map(Some),
             None => Ok(None),

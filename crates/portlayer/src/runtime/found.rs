@@ -148,11 +148,37 @@ pub enum FindingClass {
     Log,
 }
 
+/// How the files of images and volumes come to belong to an executor's own range of user ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdMapping {
+    /// Not at all: executors have to be in the host's user name space, which must be asked for.
+    #[default]
+    None,
+    /// Root file systems are copied with changed owners; volumes cannot be used.
+    Copied,
+    /// The kernel maps the ids of the mount: no copy, whatever the size.
+    Mapped,
+}
+
+impl IdMapping {
+    /// The name used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            IdMapping::None => "none",
+            IdMapping::Copied => "copied",
+            IdMapping::Mapped => "mapped",
+        }
+    }
+}
+
 /// What the host has to keep executors apart from it and from each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostIsolation {
     /// Capabilities that can be given at all: bit n is the capability n of `linux/capability.h`.
     pub capabilities: u64,
+    /// How executors get user ids of their own.
+    pub ids: IdMapping,
     /// The loaded AppArmor profile that executors get; `None` = the kernel has no AppArmor, or none of the profiles we know.
     pub apparmor: Option<String>,
 }

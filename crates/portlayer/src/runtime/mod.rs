@@ -32,13 +32,13 @@ use tokio::io::AsyncRead;
 
 pub use error::{RuntimeError, RuntimeErrorKind};
 pub use found::{
-    ContainerStats, Delivery, Finding, FindingClass, FoundContainer, HostIsolation, ProcessExit,
-    ProcessState, RuntimeInfo, SignalScope,
+    ContainerStats, Delivery, Finding, FindingClass, FoundContainer, HostIsolation, IdMapping,
+    ProcessExit, ProcessState, RuntimeInfo, SignalScope,
 };
 pub use inside::{IdMap, Inside};
 pub use log::{LogChunk, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};
-pub use plan::{ContainerPlan, MountPlan, OutputPlan, ProcessPlan, RootPlan};
+pub use plan::{ContainerPlan, IdRange, MountPlan, OutputPlan, ProcessPlan, RootPlan};
 
 use crate::element::ElementId;
 

@@ -13,6 +13,40 @@ pub struct RootPlan {
     pub image: Option<StoreKeys>,
     /// Writable layer or read-only view.
     pub access: Access,
+    /// The host ids that stand for the container's; `None` = the same ids.
+    pub ids: Option<IdRange>,
+}
+
+/// A range of host user and group ids that stands for the ids from 0 of one executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The host id of the container's root.
+    pub first: u32,
+    /// How many ids the container has.
+    pub count: u32,
+}
+
+impl IdRange {
+    /// Ids of each executor: every id that is in use in images, the overflow ids 65534 included.
+    pub const COUNT: u32 = 1 << 16;
+    /// How many ranges there are.
+    pub const SLOTS: u32 = 24_576;
+    /// The first id of the first range. All are in what systemd's table of ids leaves to container managers
+    /// (524,288 to 1,879,048,191), above everything that is usually handed out in /etc/subuid.
+    const FIRST: u32 = 0x1000_0000;
+
+    /// The range of a number below [`IdRange::SLOTS`].
+    pub fn of_slot(slot: u32) -> Option<IdRange> {
+        (slot < Self::SLOTS).then(|| IdRange {
+            first: Self::FIRST + slot * Self::COUNT,
+            count: Self::COUNT,
+        })
+    }
+
+    /// The host id that stands for an id of the container; `None` when it has no such id.
+    pub fn host(self, id: u32) -> Option<u32> {
+        (id < self.count).then(|| self.first + id)
+    }
 }
 
 /// One mount of a container, in the order they are made (parents before children).

@@ -109,6 +109,7 @@ impl<'a> Bench<'a> {
             root: RootPlan {
                 image: self.subject.image.clone(),
                 access: Access::ReadWrite,
+                ids: None,
             },
             mounts: Vec::new(),
             spec: self.subject.spec.clone(),

@@ -183,6 +183,11 @@ fn kernel(places: &Places, layout: &Layout) -> Result<BTreeSet<Finding>, Runtime
             .or_else(|| volume_of(&mount));
         found.insert(finding(FindingClass::Mount, mount.to_string_lossy(), owner));
     }
+    let roots = places.roots();
+    for mount in host::mounts_below(&roots).map_err(failed("read", "/proc/self/mountinfo"))? {
+        let owner = component_after(&mount, &roots);
+        found.insert(finding(FindingClass::Mount, mount.to_string_lossy(), owner));
+    }
     for name in names(Path::new("/run/netns")) {
         if name.starts_with(&places.namespace) {
             found.insert(finding(FindingClass::NetworkNamespace, name, None));

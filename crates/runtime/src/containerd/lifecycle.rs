@@ -6,8 +6,8 @@ use containerd_client::types::v1::Status as EngineState;
 use oci_spec::runtime::Process;
 use portlayer::{
     runtime::{
-        ContainerId, ContainerPlan, OutputPlan, ProcessExit, ProcessId, ProcessPlan, RuntimeError,
-        RuntimeErrorKind, Scope,
+        ContainerId, ContainerPlan, IdRange, OutputPlan, ProcessExit, ProcessId, ProcessPlan,
+        RuntimeError, RuntimeErrorKind, Scope,
     },
     store::MountSource,
     task::ExitReason,
@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     container,
+    cwd::{self, Owner},
     error::failed,
-    exits, lease, options, parts,
+    exits, lease, live, options, parts,
     place::{ContainerPlace, ContainerRecord, ProcessPlace, ProcessRecord},
     process::{self, Name},
     rlimits,
@@ -40,22 +41,28 @@ const INIT_LIMIT: Duration = Duration::from_secs(1);
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Looks at the root, then fills copy-up volumes and mounts parts of volumes. Blocks.
-pub(super) fn check_mounts(
-    plan: &ContainerPlan,
-    place: &ContainerPlace,
-) -> Result<(), RuntimeError> {
+pub(super) fn check_mounts(shared: &Shared, plan: &ContainerPlan) -> Result<(), RuntimeError> {
+    let (place, ids) = (shared.place(&plan.id), plan.root.ids);
+    let users = ids.map(|ids| shared.users.of(ids)).transpose();
+    let users = users.map_err(failed(
+        "make user name space for",
+        plan.executor.to_string(),
+    ))?;
     let directory = users::open_root(&place.root())
         .map_err(failed("open root of", plan.executor.to_string()))?;
     root::check(plan, directory.as_fd())?;
     for mount in plan.mounts.iter().filter(|mount| mount.copy_up) {
-        parts::copy_up(&place.root(), mount)?;
+        parts::copy_up(&place.root(), mount, ids)?;
     }
     for (number, mount) in plan.mounts.iter().enumerate() {
-        if let (MountSource::Path(source), Some(part)) = (&mount.source, &mount.sub_path) {
-            parts::mount_part(source, part, &place.part(number)).map_err(|error| {
+        let part = mount.sub_path.as_deref();
+        if let (MountSource::Path(source), true) = (&mount.source, part.is_some() || ids.is_some())
+        {
+            let users = users.as_ref().map(|users| users.as_fd());
+            parts::mount_part(source, part, users, &place.part(number)).map_err(|error| {
                 let kind = RuntimeErrorKind::MountTarget {
                     target: mount.target.clone(),
-                    rule: "its sub path cannot be mounted",
+                    rule: "the volume or its sub path cannot be mounted for the executor's user ids",
                 };
                 RuntimeError::new(
                     kind,
@@ -70,7 +77,11 @@ pub(super) fn check_mounts(
 }
 
 /// The OCI process with the user filled in from the root's own files. Blocks.
-fn with_user(plan: &ProcessPlan, place: &ContainerPlace) -> Result<Process, RuntimeError> {
+fn with_user(
+    plan: &ProcessPlan,
+    place: &ContainerPlace,
+    ids: Option<IdRange>,
+) -> Result<(Process, Owner), RuntimeError> {
     let object = plan.task.to_string();
     let directory =
         users::open_root(&place.root()).map_err(failed("open root for", object.clone()))?;
@@ -81,6 +92,20 @@ fn with_user(plan: &ProcessPlan, place: &ContainerPlace) -> Result<Process, Runt
         };
         RuntimeError::new(kind, "look up the user of", object, error_text(&error))
     })?;
+    let outside = |id: &u32| ids.is_some_and(|ids| ids.host(*id).is_none());
+    if let Some(id) = [user.uid, user.gid]
+        .iter()
+        .chain(&user.groups)
+        .find(|id| outside(id))
+    {
+        let text = format!("id {id} is above what an executor has");
+        return Err(RuntimeError::new(
+            RuntimeErrorKind::UnknownUser,
+            "look up the user of",
+            plan.task.to_string(),
+            text,
+        ));
+    }
     let mut process = plan.process.clone();
     let mut oci = process.user().clone();
     // Groups the caller asked for come on top of those of the image.
@@ -98,7 +123,11 @@ fn with_user(plan: &ProcessPlan, place: &ContainerPlace) -> Result<Process, Runt
         process.set_env(Some(environment));
     }
     rlimits::fit(&mut process);
-    Ok(process)
+    let owner = Owner {
+        uid: user.uid,
+        gid: user.gid,
+    };
+    Ok((process, owner))
 }
 
 fn token() -> Result<String, RuntimeError> {
@@ -120,7 +149,10 @@ pub(super) async fn create_container(
     let (all, whole, first) = (Arc::clone(shared), plan.clone(), primary.clone());
     let (spec, is_new) = blocking(move || {
         let object = || whole.executor.to_string();
-        let process = with_user(&first, &place)?;
+        let (process, owner) = with_user(&first, &place, whole.root.ids)?;
+        if let Err(errno) = cwd::prepare(&whole, &place.root(), process.cwd(), owner) {
+            tracing::debug!(%errno, task = %first.task, "the working directory cannot be made");
+        }
         let existing = place
             .read()
             .map_err(failed("read the record of", object()))?;
@@ -133,6 +165,7 @@ pub(super) async fn create_container(
                     executor: whole.executor.clone(),
                     primary: first.id.name.clone(),
                     token: token()?,
+                    ids: whole.root.ids,
                 };
                 place
                     .write(&record)
@@ -148,7 +181,7 @@ pub(super) async fn create_container(
     })
     .await?;
     portlayer::crash::point("engine.before-container");
-    let create = container::create(&shared.client, plan, &spec, shared.options());
+    let create = container::create(&shared.client, plan, &spec, shared.options(plan.root.ids));
     let (created, streams) = tokio::join!(create, early_streams(shared, primary, is_new));
     portlayer::crash::point("engine.after-container");
     created?;
@@ -259,17 +292,22 @@ pub(super) async fn create_process(
     // The primary's streams were made with its container.
     let early = lock(&shared.tracked).get(&plan.id).cloned();
     let (all, whole) = (Arc::clone(shared), plan.clone());
-    let (tracked, process) = blocking(move || {
+    let (tracked, process, ids) = blocking(move || {
         let tracked = match early {
             Some(tracked) => tracked,
             None => open_streams(&all, &whole)?,
         };
+        let place = all.place(&whole.id.container);
+        let owner = place
+            .read()
+            .map_err(failed("read the record of", whole.id.container.as_str()))?;
+        let ids = owner.and_then(|owner| owner.ids);
         // The primary's is part of the container's record already.
         let process = match whole.primary {
             true => None,
-            false => Some(with_user(&whole, &all.place(&whole.id.container))?),
+            false => Some(with_user(&whole, &place, ids)?),
         };
-        Ok((tracked, process))
+        Ok((tracked, process, ids))
     })
     .await?;
     portlayer::crash::point("engine.before-process");
@@ -279,11 +317,12 @@ pub(super) async fn create_process(
                 &shared.client,
                 plan.id.container.as_str(),
                 tracked.streams(),
-                shared.options(),
+                shared.options(ids),
             )
             .await
         }
-        Some(process) => {
+        Some((process, owner)) => {
+            make_cwd(shared, plan, &process, owner.seen(ids)).await?;
             let any = options::process_any(&process).map_err(|error| {
                 RuntimeError::new(
                     RuntimeErrorKind::Internal,
@@ -311,6 +350,28 @@ pub(super) async fn create_process(
         return Err(error);
     }
     lock(&shared.tracked).insert(plan.id.clone(), tracked);
+    Ok(())
+}
+
+/// Makes the working directory of a further process, in the running container. Where that is not possible the OCI runtime says why.
+async fn make_cwd(
+    shared: &Arc<Shared>,
+    plan: &ProcessPlan,
+    process: &Process,
+    owner: Owner,
+) -> Result<(), RuntimeError> {
+    let name = Name {
+        container: plan.id.container.as_str().to_owned(),
+        exec: String::new(),
+    };
+    let Some(first) = process::get(&shared.client, &name).await? else {
+        return Ok(());
+    };
+    let path = process.cwd().clone();
+    let made = tokio::task::spawn_blocking(move || live::make_directory(first.pid, &path, owner));
+    if let Ok(Err(error)) = made.await {
+        tracing::debug!(%error, task = %plan.task, "the working directory cannot be made");
+    }
     Ok(())
 }
 
@@ -405,7 +466,7 @@ pub(super) async fn delete_process(
     lock(&shared.tracked).remove(id);
     let (all, id) = (Arc::clone(shared), id.clone());
     blocking(move || {
-        ProcessPlace::of(&all.containers, &id)
+        ProcessPlace::of(&all.places, &id)
             .remove()
             .map_err(failed("remove the directory of", id.name))
     })
@@ -424,12 +485,12 @@ pub(super) async fn purge(shared: &Arc<Shared>, id: &ContainerId) -> Result<(), 
         .iter()
         .any(|process| process.id == id.as_str() || process.container_id == id.as_str());
     if is_listed {
-        container::create_stand_in(client, id.as_str(), shared.options()).await?;
+        container::create_stand_in(client, id.as_str(), shared.options(None)).await?;
         process::end_container(client, id.as_str()).await?;
         process::delete(client, &name).await?;
     }
     delete_container(shared, id).await?;
-    root::remove(client, id.as_str(), &shared.place(id).root()).await?;
+    root::remove(client, id.as_str(), &shared.place(id)).await?;
     for scope in lease::list(client).await? {
         if Scope::container_of(&scope).as_ref() == Some(id) {
             lease::delete(client, &scope, true).await?;

@@ -15,9 +15,10 @@ use containerd_client::types::v1::{Process as EngineProcess, Status as EngineSta
 use portlayer::{
     element::ElementId,
     runtime::{
-        ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer, InputStream,
-        Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState,
-        RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
+        ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer, IdRange,
+        InputStream, Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan,
+        ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope,
+        SignalScope,
     },
     store::{Access, MountSource},
 };
@@ -27,9 +28,12 @@ use crate::{
     cgroup::Layout,
     client::Client,
     container,
+    cwd::Owner,
     engine::{Engine, EngineError, Places},
     error::failed,
-    host, init, inside,
+    host,
+    idmap::Users,
+    init, inside,
     io::{Logs, Pump, reader},
     lease, live,
     live::LiveError,
@@ -38,6 +42,7 @@ use crate::{
     process::{self, Name},
     root::{self, blocking, error_text},
 };
+use rustix::fd::AsFd;
 use tracked::{Tracked, lock};
 
 /// The signal that init passes on as SIGKILL, and the one for SIGSTOP (see `crates/init`).
@@ -58,10 +63,10 @@ pub(crate) struct Shared {
     layout: Layout,
     info: RuntimeInfo,
     init: PathBuf,
-    containers: PathBuf,
     logs: Logs,
     pump: Pump,
     tracked: Mutex<HashMap<ProcessId, Arc<Tracked>>>,
+    users: Arc<Users>,
 }
 
 impl Shared {
@@ -70,11 +75,11 @@ impl Shared {
     }
 
     fn place(&self, id: &ContainerId) -> ContainerPlace {
-        ContainerPlace::new(&self.containers, id)
+        ContainerPlace::new(&self.places, id)
     }
 
-    fn options(&self) -> prost_types::Any {
-        crate::options::RuncOptions::any(&self.runc, &self.places.runc_root())
+    fn options(&self, ids: Option<IdRange>) -> prost_types::Any {
+        crate::options::RuncOptions::any(&self.runc, &self.places.runc_root(), ids)
     }
 }
 
@@ -96,10 +101,10 @@ impl Containerd {
             layout: Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?,
             info,
             init,
-            containers: places.containers(),
             logs: Logs::new(places.directory.join("logs"), engine.config().logs),
             pump: Pump::start().map_err(failed("start", "the thread that serves streams"))?,
             tracked: Mutex::default(),
+            users: Arc::default(),
             places,
         };
         Ok(Containerd {
@@ -205,7 +210,7 @@ impl Containerd {
         &self,
         found: &[FoundContainer],
     ) -> Result<BTreeSet<ContainerId>, RuntimeError> {
-        let directory = self.shared.containers.clone();
+        let directory = self.shared.places.containers();
         let directories = blocking(move || {
             host::names(&directory).map_err(failed("list", directory.display().to_string()))
         })
@@ -297,21 +302,25 @@ impl Runtime for Containerd {
                 error.to_string(),
             )
         })?;
-        root::prepare(&leased, id.as_str(), plan, &self.shared.place(id).root()).await
-    }
-
-    async fn remove_root(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        root::remove(
-            &self.shared.client,
+        let (place, mapping) = (self.shared.place(id), self.shared.info.isolation.ids);
+        root::prepare(
+            &leased,
             id.as_str(),
-            &self.shared.place(id).root(),
+            plan,
+            &place,
+            &self.shared.users,
+            mapping,
         )
         .await
     }
 
+    async fn remove_root(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        root::remove(&self.shared.client, id.as_str(), &self.shared.place(id)).await
+    }
+
     async fn check_mounts(&self, plan: &ContainerPlan) -> Result<(), RuntimeError> {
-        let (plan, place) = (plan.clone(), self.shared.place(&plan.id));
-        blocking(move || lifecycle::check_mounts(&plan, &place)).await
+        let (shared, plan) = (Arc::clone(&self.shared), plan.clone());
+        blocking(move || lifecycle::check_mounts(&shared, &plan)).await
     }
 
     async fn create_container(
@@ -462,21 +471,23 @@ impl Runtime for Containerd {
                 text,
             ));
         };
-        let part = self
-            .shared
-            .place(id)
-            .part(usize::from_str_radix(&mount.volume.digest_hex()[..8], 16).unwrap_or_default());
+        let (shared, place) = (Arc::clone(&self.shared), self.shared.place(id));
         blocking(move || {
-            let source = match &mount.sub_path {
-                None => source,
-                Some(sub_path) => {
-                    crate::parts::mount_part(&source, sub_path, &part)
-                        .map_err(failed("mount a part of", mount.volume.to_string()))?;
-                    part
-                }
-            };
-            let read_only = mount.access == Access::ReadOnly;
-            live::attach(pid, &source, &mount.target, read_only)
+            let object = || mount.volume.to_string();
+            let record = place
+                .read()
+                .map_err(failed("read the record of", object()))?;
+            let ids = record.and_then(|record| record.ids);
+            let users = ids.map(|ids| shared.users.of(ids)).transpose();
+            let users = users.map_err(failed("make user name space for", object()))?;
+            let users = users.as_ref().map(|users| users.as_fd());
+            let (tree, directory) = crate::parts::tree(&source, mount.sub_path.as_deref(), users)
+                .map_err(failed("copy the mount of", object()))?;
+            // Before anybody sees it, so that a volume that is to be read-only is never writable.
+            tree.restrict(mount.access == Access::ReadOnly)
+                .map_err(|errno| live_error("attach mount", &mount.target)(errno.into()))?;
+            let owner = Owner { uid: 0, gid: 0 }.seen(ids);
+            live::attach(pid, &tree, directory, &mount.target, owner)
                 .map_err(live_error("attach mount", &mount.target))
         })
         .await

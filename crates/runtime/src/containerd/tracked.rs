@@ -54,7 +54,7 @@ impl Tracked {
         id: &ProcessId,
         record: ProcessRecord,
     ) -> Result<Arc<Tracked>, RuntimeError> {
-        let place = ProcessPlace::of(&shared.containers, id);
+        let place = ProcessPlace::of(&shared.places, id);
         let object = record.task.to_string();
         place
             .write(&record)
@@ -73,7 +73,7 @@ impl Tracked {
         shared: &Shared,
         id: &ProcessId,
     ) -> Result<Option<Arc<Tracked>>, RuntimeError> {
-        let place = ProcessPlace::of(&shared.containers, id);
+        let place = ProcessPlace::of(&shared.places, id);
         let fault = || failed("read the record of", id.name.clone());
         let Some(record) = place.read().map_err(fault())? else {
             return Ok(None);
@@ -94,7 +94,7 @@ impl Tracked {
         record: ProcessRecord,
         place: ProcessPlace,
     ) -> io::Result<Tracked> {
-        let container = ContainerPlace::new(&shared.containers, &id.container);
+        let container = ContainerPlace::new(&shared.places, &id.container);
         let mut watched = Vec::new();
         let status = match container.read()? {
             Some(owner) if record.primary => {

@@ -22,8 +22,20 @@ pub(super) fn end(places: &Places) -> Result<(), EngineError> {
         .remove(&places.cgroup_parent, STOP_LIMIT)
         .map_err(io_error("remove cgroup", Path::new(&places.cgroup_parent)))?;
     remove_shim_sockets(places);
+    remove_roots(places)?;
     // Loop devices that back a mount below are freed by its unmounting.
     host::unmount_below(&places.directory).map_err(io_error("unmount below", &places.directory))
+}
+
+/// Unmounts root file systems. Nothing is removed through a mount point: their directories are empty.
+fn remove_roots(places: &Places) -> Result<(), EngineError> {
+    let roots = places.roots();
+    host::unmount_below(&roots).map_err(io_error("unmount below", &roots))?;
+    match fs::remove_dir_all(&roots) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+    .map_err(io_error("remove", &roots))
 }
 
 /// Ends everything and removes the directory.

@@ -147,6 +147,11 @@ impl Places {
         self.directory.join("containers")
     }
 
+    /// Where root file systems are mounted, a directory for each container.
+    pub(crate) fn roots(&self) -> PathBuf {
+        Path::new("/run/portlayer").join(&self.namespace)
+    }
+
     pub(crate) fn runc_root(&self) -> PathBuf {
         self.directory.join("runc")
     }
@@ -346,8 +351,8 @@ type Prepared = (Places, Flock<fs::File>, Option<Child>, Option<Child>);
 fn prepare(config: &EngineConfig) -> Result<Prepared, EngineError> {
     fs::create_dir_all(&config.directory).map_err(io_error("make", &config.directory))?;
     let places = Places::of(&config.directory)?;
-    // Root file systems and output of tasks are nobody else's business.
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    // Root file systems and output of tasks are nobody else's business. What executors have to reach is below /run/portlayer.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(&places.directory, private)
         .map_err(io_error("change", &places.directory))?;
     let lock = lock(&places.directory)?;

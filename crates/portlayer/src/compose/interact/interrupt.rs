@@ -233,7 +233,7 @@ impl PortLayer {
             .write(move |txn| record::paused(txn, &operation, &id, pause))
             .await;
         match written {
-            Ok(()) | Err(record::TxnError::Changed(..)) => Ok(true),
+            Ok(()) | Err(record::TxnError::Changed(..) | record::TxnError::NoIds) => Ok(true),
             Err(record::TxnError::Ledger(source)) => Err(ledger(executor, source)),
         }
     }

@@ -43,7 +43,12 @@ fn host() -> Host {
 
 fn document(change: impl FnOnce(&mut Resolved), cgroup2: bool) -> Value {
     let host = Host { cgroup2, ..host() };
-    let spec = oci::spec(&id("executor://x/jobs/build_1"), &resolved(change), &host);
+    let spec = oci::spec(
+        &id("executor://x/jobs/build_1"),
+        &resolved(change),
+        &host,
+        None,
+    );
     serde_json::to_value(spec).unwrap()
 }
 

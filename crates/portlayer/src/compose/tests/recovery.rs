@@ -140,6 +140,7 @@ async fn an_unfinished_commit_is_rolled_back() {
     let plan = crate::runtime::RootPlan {
         image: None,
         access: crate::store::Access::ReadWrite,
+        ids: None,
     };
     node.engine
         .prepare_root(&scope, &container, &plan)

@@ -357,6 +357,7 @@ impl Stopped {
         let root = RootPlan {
             image: None,
             access: Access::ReadWrite,
+            ids: None,
         };
         let process = ProcessPlan {
             id: ProcessId::new(container.clone(), executor, 1),

@@ -146,6 +146,7 @@ fn drop_record(txn: &mut Txn<'_>, by: &Operation, record: &Record) -> Result<(),
         txn.unlink(Index::Owned, owner, id);
     }
     if let Body::Executor(executor) = &record.body {
+        txn.free_ids(id)?;
         for joined in executor.composition.joined.keys() {
             txn.unlink(Index::References, joined, id);
             if let Some(element) = txn.get(joined)? {

@@ -35,6 +35,7 @@ impl Runtime for FakeRuntime {
             live_attach: !self.lock().no_live_attach,
             isolation: crate::runtime::HostIsolation {
                 capabilities: u64::MAX,
+                ids: crate::runtime::IdMapping::Mapped,
                 ..Default::default()
             },
             warnings: Vec::new(),

@@ -36,6 +36,7 @@ impl Runtime for Idle {
             live_attach: false,
             isolation: crate::runtime::HostIsolation {
                 capabilities: u64::MAX,
+                ids: crate::runtime::IdMapping::Mapped,
                 ..Default::default()
             },
             warnings: Vec::new(),
