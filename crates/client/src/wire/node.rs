@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use portlayer::ledger::{BrokenChain, Dangling, Report};
-use portlayer::runtime::{Finding, HostIsolation, RuntimeInfo};
+use portlayer::runtime::{Finding, HostIsolation, IdMapping, RuntimeInfo};
 use portlayer::{AuditReport, Audited};
 use portlayer_proto::v1;
 
@@ -31,6 +31,7 @@ impl Wire for RuntimeInfo {
         } = self;
         let HostIsolation {
             capabilities,
+            ids,
             apparmor,
         } = isolation;
         v1::EngineInfo {
@@ -45,6 +46,7 @@ impl Wire for RuntimeInfo {
             warnings,
             isolation: Some(v1::HostIsolation {
                 capabilities,
+                ids: ids.as_str().to_owned(),
                 apparmor,
             }),
         }
@@ -65,6 +67,7 @@ impl Wire for RuntimeInfo {
         } = message;
         let v1::HostIsolation {
             capabilities,
+            ids,
             apparmor,
         } = isolation.unwrap_or_default();
         Ok(RuntimeInfo {
@@ -78,6 +81,11 @@ impl Wire for RuntimeInfo {
             live_attach,
             isolation: HostIsolation {
                 capabilities,
+                ids: match ids.as_str() {
+                    "mapped" => IdMapping::Mapped,
+                    "copied" => IdMapping::Copied,
+                    _ => IdMapping::None,
+                },
                 apparmor,
             },
             warnings,

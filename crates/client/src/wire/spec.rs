@@ -377,12 +377,14 @@ impl Wire for Isolation {
             add_capabilities,
             drop_capabilities,
             allow_new_privileges,
+            host_users,
         } = self;
         v1::Isolation {
             privileged,
             add_capabilities,
             drop_capabilities,
             allow_new_privileges,
+            host_users,
         }
     }
 
@@ -392,12 +394,14 @@ impl Wire for Isolation {
             add_capabilities,
             drop_capabilities,
             allow_new_privileges,
+            host_users,
         } = message;
         Ok(Isolation {
             privileged,
             add_capabilities,
             drop_capabilities,
             allow_new_privileges,
+            host_users,
         })
     }
 }

@@ -225,6 +225,7 @@ fn bodies() -> Vec<Descriptor> {
             hostname: Some("h".into()),
             limits: limits(),
             isolation: Isolation {
+                host_users: true,
                 privileged: true,
                 add_capabilities: vec!["CAP_NET_RAW".into()],
                 drop_capabilities: vec!["CAP_KILL".into()],
@@ -571,6 +572,7 @@ fn the_node() {
         namespace: "e".into(),
         live_attach: true,
         isolation: HostIsolation {
+            ids: portlayer::runtime::IdMapping::Mapped,
             capabilities: u64::MAX,
             apparmor: Some("p".into()),
         },

@@ -9,7 +9,6 @@ use portlayer::{
         ContainerId, ContainerPlan, IdRange, OutputPlan, ProcessExit, ProcessId, ProcessPlan,
         RuntimeError, RuntimeErrorKind, Scope,
     },
-    store::MountSource,
     task::ExitReason,
     time::Timestamp,
 };
@@ -22,7 +21,7 @@ use crate::{
     container,
     cwd::{self, Owner},
     error::failed,
-    exits, lease, live, options, parts,
+    exits, lease, live, options,
     place::{ContainerPlace, ContainerRecord, ProcessPlace, ProcessRecord},
     process::{self, Name},
     rlimits,
@@ -39,42 +38,6 @@ const INIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long init may take to say that the program runs. It is an execve away.
 const START_LIMIT: Duration = Duration::from_secs(30);
-
-/// Looks at the root, then fills copy-up volumes and mounts parts of volumes. Blocks.
-pub(super) fn check_mounts(shared: &Shared, plan: &ContainerPlan) -> Result<(), RuntimeError> {
-    let (place, ids) = (shared.place(&plan.id), plan.root.ids);
-    let users = ids.map(|ids| shared.users.of(ids)).transpose();
-    let users = users.map_err(failed(
-        "make user name space for",
-        plan.executor.to_string(),
-    ))?;
-    let directory = users::open_root(&place.root())
-        .map_err(failed("open root of", plan.executor.to_string()))?;
-    root::check(plan, directory.as_fd())?;
-    for mount in plan.mounts.iter().filter(|mount| mount.copy_up) {
-        parts::copy_up(&place.root(), mount, ids)?;
-    }
-    for (number, mount) in plan.mounts.iter().enumerate() {
-        let part = mount.sub_path.as_deref();
-        if let (MountSource::Path(source), true) = (&mount.source, part.is_some() || ids.is_some())
-        {
-            let users = users.as_ref().map(|users| users.as_fd());
-            parts::mount_part(source, part, users, &place.part(number)).map_err(|error| {
-                let kind = RuntimeErrorKind::MountTarget {
-                    target: mount.target.clone(),
-                    rule: "the volume or its sub path cannot be mounted for the executor's user ids",
-                };
-                RuntimeError::new(
-                    kind,
-                    "mount a part of",
-                    mount.volume.to_string(),
-                    error.to_string(),
-                )
-            })?;
-        }
-    }
-    Ok(())
-}
 
 /// The OCI process with the user filled in from the root's own files. Blocks.
 fn with_user(

@@ -2,6 +2,7 @@
 
 mod input;
 mod lifecycle;
+mod mounts;
 mod tracked;
 
 use std::{
@@ -20,7 +21,6 @@ use portlayer::{
         ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope,
         SignalScope,
     },
-    store::{Access, MountSource},
 };
 
 use crate::{
@@ -28,7 +28,6 @@ use crate::{
     cgroup::Layout,
     client::Client,
     container,
-    cwd::Owner,
     engine::{Engine, EngineError, Places},
     error::failed,
     host,
@@ -36,13 +35,11 @@ use crate::{
     init, inside,
     io::{Logs, Pump, reader},
     lease, live,
-    live::LiveError,
     place::ContainerPlace,
     probe,
     process::{self, Name},
-    root::{self, blocking, error_text},
+    root::{self, blocking},
 };
-use rustix::fd::AsFd;
 use tracked::{Tracked, lock};
 
 /// The signal that init passes on as SIGKILL, and the one for SIGSTOP (see `crates/init`).
@@ -254,22 +251,6 @@ impl Drop for Containerd {
     }
 }
 
-fn live_error(verb: &'static str, object: &str) -> impl FnOnce(LiveError) -> RuntimeError {
-    let object = object.to_owned();
-    move |error| {
-        let kind = match &error {
-            LiveError::Unsupported => RuntimeErrorKind::Unsupported,
-            LiveError::Busy => RuntimeErrorKind::Busy,
-            LiveError::Target(_) => RuntimeErrorKind::MountTarget {
-                target: object.clone(),
-                rule: "is missing and cannot be made",
-            },
-            LiveError::Io(_) => RuntimeErrorKind::Internal,
-        };
-        RuntimeError::new(kind, verb, object, error_text(&error))
-    }
-}
-
 #[async_trait]
 impl Runtime for Containerd {
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
@@ -320,7 +301,7 @@ impl Runtime for Containerd {
 
     async fn check_mounts(&self, plan: &ContainerPlan) -> Result<(), RuntimeError> {
         let (shared, plan) = (Arc::clone(&self.shared), plan.clone());
-        blocking(move || lifecycle::check_mounts(&shared, &plan)).await
+        blocking(move || mounts::check(&shared, &plan)).await
     }
 
     async fn create_container(
@@ -461,36 +442,7 @@ impl Runtime for Containerd {
 
     async fn attach_mount(&self, id: &ContainerId, mount: &MountPlan) -> Result<(), RuntimeError> {
         let pid = self.init_pid("attach mount to", id).await?;
-        let mount = mount.clone();
-        let MountSource::Path(source) = mount.source.clone() else {
-            let text = "a fresh tmpfs cannot be attached to a running container";
-            return Err(RuntimeError::new(
-                RuntimeErrorKind::Unsupported,
-                "attach mount",
-                mount.volume.to_string(),
-                text,
-            ));
-        };
-        let (shared, place) = (Arc::clone(&self.shared), self.shared.place(id));
-        blocking(move || {
-            let object = || mount.volume.to_string();
-            let record = place
-                .read()
-                .map_err(failed("read the record of", object()))?;
-            let ids = record.and_then(|record| record.ids);
-            let users = ids.map(|ids| shared.users.of(ids)).transpose();
-            let users = users.map_err(failed("make user name space for", object()))?;
-            let users = users.as_ref().map(|users| users.as_fd());
-            let (tree, directory) = crate::parts::tree(&source, mount.sub_path.as_deref(), users)
-                .map_err(failed("copy the mount of", object()))?;
-            // Before anybody sees it, so that a volume that is to be read-only is never writable.
-            tree.restrict(mount.access == Access::ReadOnly)
-                .map_err(|errno| live_error("attach mount", &mount.target)(errno.into()))?;
-            let owner = Owner { uid: 0, gid: 0 }.seen(ids);
-            live::attach(pid, &tree, directory, &mount.target, owner)
-                .map_err(live_error("attach mount", &mount.target))
-        })
-        .await
+        mounts::attach(&self.shared, id, pid, mount).await
     }
 
     async fn detach_mount(&self, id: &ContainerId, target: &str) -> Result<(), RuntimeError> {
@@ -507,8 +459,10 @@ impl Runtime for Containerd {
             other => other?,
         };
         let target = target.to_owned();
-        blocking(move || live::detach(pid, &target).map_err(live_error("detach mount", &target)))
-            .await
+        blocking(move || {
+            live::detach(pid, &target).map_err(mounts::live_error("detach mount", &target))
+        })
+        .await
     }
 
     async fn inside(&self, id: &ContainerId) -> Result<Inside, RuntimeError> {
