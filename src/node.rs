@@ -94,6 +94,7 @@ pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, 
             segment_bytes: config.logs.file_bytes,
             segments: config.logs.files,
         },
+        network_namespace: config.engine.network_namespace.clone(),
         ..EngineConfig::new(&config.data_dir)
     };
     let runtime = Arc::new(Containerd::open(Engine::start(engine).await?).await?);
@@ -120,6 +121,7 @@ pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, 
     let port_layer = PortLayer::open(portlayer::Config {
         ledger,
         locations,
+        networks: config.networks.clone(),
         runtime: runtime.clone(),
     })
     .await?;

@@ -278,7 +278,10 @@ impl From<EngineError> for Failure {
             EngineError::Program { .. } => Some(
                 "install containerd and runc, or name them with PORTLAYER_CONTAINERD and PORTLAYER_RUNC",
             ),
-            EngineError::Ended { .. } | EngineError::Silent { .. } | EngineError::Io { .. } => None,
+            EngineError::Ended { .. }
+            | EngineError::Silent { .. }
+            | EngineError::Networks { .. }
+            | EngineError::Io { .. } => None,
         };
         let mut failure = Failure::new(ErrorKind::Unavailable, error);
         failure.hint = hint.map(str::to_owned);

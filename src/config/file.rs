@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::LocationConfig;
+use super::{LocationConfig, NetworkConfig};
 
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -15,6 +15,7 @@ pub(super) struct File {
     pub(super) embedded: Option<bool>,
     pub(super) engine: Engine,
     pub(super) locations: Option<Vec<LocationConfig>>,
+    pub(super) networks: Vec<NetworkConfig>,
     pub(super) ledger: Ledger,
     pub(super) logs: Logs,
 }
@@ -24,6 +25,7 @@ pub(super) struct File {
 pub(super) struct Engine {
     pub(super) containerd: Option<String>,
     pub(super) runc: Option<String>,
+    pub(super) network_namespace: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@
 
 mod file;
 mod location;
+mod network;
 mod resolve;
 mod size;
 mod source;
@@ -15,11 +16,13 @@ mod way;
 use std::path::PathBuf;
 
 use portlayer::element::Kind;
+use portlayer::network::NetworkSpec;
 use portlayer_runtime::LogBounds;
 use serde::Serialize;
 use thiserror::Error;
 
 pub use location::{Backing, LocationConfig};
+pub use network::NetworkConfig;
 pub use resolve::{Flags, Loaded, load};
 pub use size::{SizeError, parse_size};
 pub use source::{Environment, Origin, Setting};
@@ -41,6 +44,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The configured locations; names are unique and none is `builtin` or `node`.
     pub locations: Vec<LocationConfig>,
+    /// The bridge networks.
+    pub networks: Vec<NetworkSpec>,
     /// The ledger.
     pub ledger: LedgerSettings,
     /// Stored output of tasks.
@@ -54,6 +59,8 @@ pub struct EngineConfig {
     pub containerd: String,
     /// The OCI runtime.
     pub runc: String,
+    /// File of the network namespace in which bridges and the firewall's rules are made; `None` = that of the process.
+    pub network_namespace: Option<PathBuf>,
 }
 
 /// How the ledger is kept.
@@ -85,6 +92,7 @@ impl Config {
             data_dir,
             engine: EngineConfig::default(),
             locations: location::defaults(),
+            networks: Vec::new(),
             ledger: LedgerSettings {
                 cache_bytes: 256 << 20,
                 event_retention: 1_000_000,
@@ -109,6 +117,7 @@ impl Default for EngineConfig {
         Self {
             containerd: "containerd".to_owned(),
             runc: "runc".to_owned(),
+            network_namespace: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::File;
 use super::source::{Environment, Origin, Setting, Sources};
-use super::{Config, ConfigError, SOCKET, Way, location};
+use super::{Config, ConfigError, SOCKET, Way, location, network};
 
 /// The smallest log file: below it there would be a file for every few lines.
 const MIN_LOG_FILE_BYTES: u64 = 4 << 10;
@@ -88,6 +88,15 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
         file.engine.runc,
         engine.runc.clone(),
     )?;
+    // There is no default: it is for nodes that keep their networks apart from the host's own.
+    if let (Some(namespace), Some(file)) = (file.engine.network_namespace, &path) {
+        let key = "engine.network_namespace";
+        from.record(key, &namespace, Origin::File(file.clone()));
+        if !namespace.is_absolute() {
+            return from.refuse(key, "an absolute path is needed");
+        }
+        engine.network_namespace = Some(namespace);
+    }
     config.ledger.cache_bytes = from.set_size(
         "ledger.cache",
         "PORTLAYER_LEDGER_CACHE",
@@ -124,6 +133,16 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
         return Err(ConfigError::Value { key, origin, rule });
     }
     from.record("locations", &config.locations, origin);
+    // So are networks.
+    let origin = match (&path, file.networks.is_empty()) {
+        (Some(path), false) => Origin::File(path.clone()),
+        _ => Origin::Default,
+    };
+    config.networks = match network::specs(&file.networks) {
+        Ok(specs) => specs,
+        Err((key, rule)) => return Err(ConfigError::Value { key, origin, rule }),
+    };
+    from.record("networks", &file.networks, origin);
     check(&config, &from)?;
     Ok(Loaded {
         way: Way::of(config.embedded, &from),

@@ -11,9 +11,9 @@ use portlayer::{
     element::ElementId,
     runtime::suite::{self, Script, Subject},
     runtime::{
-        ContainerId, ContainerPlan, Delivery, LogQuery, LogStreams, MountPlan, OutputPlan,
-        ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeErrorKind,
-        Scope, SignalScope,
+        ContainerId, ContainerPlan, Delivery, LogQuery, LogStreams, MountPlan, NetworkPlan,
+        OutputPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime,
+        RuntimeErrorKind, Scope, SignalScope,
     },
     store::{Access, MountSource},
     task::ExitReason,
@@ -163,6 +163,7 @@ impl Executor {
             revision: 1,
             root: self.root.clone(),
             mounts: self.mounts.clone(),
+            network: NetworkPlan::None,
             spec: spec(self.memory_bytes),
             several: self.several,
         }

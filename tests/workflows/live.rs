@@ -167,7 +167,7 @@ async fn a_volume_comes_and_goes_while_the_executor_runs() {
         let before = events(node).await;
         let handle = layer.compose(&executor).await.unwrap();
         let host: ElementId = "network://node/host".parse().unwrap();
-        let handle = layer.join(handle, &host, JoinHow::Network).await.unwrap();
+        let handle = layer.join(handle, &host, JoinHow::network()).await.unwrap();
         let handle = layer
             .bind(handle, Some(&host), BindHow::Plain)
             .await

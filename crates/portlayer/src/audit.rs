@@ -227,9 +227,12 @@ impl Owners {
             FindingClass::Lease => {
                 container().filter(|executor| self.committing.contains(*executor))
             }
-            FindingClass::Ingest | FindingClass::NetworkNamespace | FindingClass::Descriptor => {
-                None
+            // Of a bridge and the table itself the owner is a network, of everything else a container.
+            FindingClass::Interface | FindingClass::Firewall => {
+                container().or_else(|| self.element(owner))
             }
+            FindingClass::NetworkNamespace => container(),
+            FindingClass::Ingest | FindingClass::Descriptor => None,
         }
     }
 

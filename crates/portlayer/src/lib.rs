@@ -11,6 +11,7 @@ pub mod event;
 pub mod filter;
 mod history;
 pub mod ledger;
+pub mod network;
 mod port_layer;
 mod recover;
 pub mod runtime;

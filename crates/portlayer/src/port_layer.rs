@@ -14,6 +14,7 @@ use crate::element::in_flight::InFlight;
 use crate::element::{ElementId, Kind, builtin};
 use crate::error::LocationError;
 use crate::ledger::{Ledger, LedgerConfig, LedgerError};
+use crate::network::{self, NetworkSpec, SpecError};
 use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use crate::store::Location;
 use crate::time::Timestamp;
@@ -24,6 +25,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// The configured locations; names are unique. The locations `builtin` and `node` are added by us.
     pub locations: Vec<Location>,
+    /// The bridge networks; each is the element `network://node/<name>`.
+    pub networks: Vec<NetworkSpec>,
     /// The engine.
     pub runtime: Arc<dyn Runtime>,
 }
@@ -40,6 +43,9 @@ pub enum OpenError {
     /// No element could live in the location: the name is not one an id can hold.
     #[error("location {0:?} has a name no id can hold")]
     LocationName(String),
+    /// A network that cannot be.
+    #[error("a network is not configured right")]
+    Network(#[from] SpecError),
     /// The engine cannot say what it is: nothing could be started or recovered.
     #[error("asking the engine failed")]
     Runtime(#[source] RuntimeError),
@@ -81,14 +87,20 @@ pub(crate) struct Shared {
 
 impl PortLayer {
     /// Opens the port layer: the ledger, then the built-in elements. A location that cannot be reached does not stop
-    /// it; its elements are unavailable until it can. Errors: `Ledger`, `DuplicateLocation`, `LocationName`.
+    /// it; its elements are unavailable until it can. Errors: `Ledger`, `DuplicateLocation`, `LocationName`, `Network`.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         let Config {
             ledger,
             locations,
+            networks,
             runtime,
         } = config;
         let locations = named(locations)?;
+        network::check_all(&networks)?;
+        let networks: BTreeMap<_, _> = networks
+            .into_iter()
+            .filter_map(|network| Some((network.id()?, network)))
+            .collect();
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(&ledger))
             .await
             .map_err(|_| LedgerError::Closed)??;
@@ -97,6 +109,7 @@ impl PortLayer {
         let composer = Composer::new(
             ledger.clone(),
             locations.clone(),
+            networks.clone(),
             health.clone(),
             runtime.clone(),
             &info,
@@ -113,6 +126,7 @@ impl PortLayer {
             actor: "portlayer".into(),
         };
         layer.add_built_in().await?;
+        layer.set_networks(networks).await?;
         layer.watch_locations().await;
         layer.recover().await?;
         crate::crash::point("recover.before-sweep");

@@ -38,6 +38,7 @@ impl PortLayer {
         self.purge_strangers(&live)
             .await
             .map_err(OpenError::Runtime)?;
+        self.restore_networks().await?;
         let mut adoptions = futures::stream::iter(live.into_keys())
             .map(|executor| async move {
                 crate::crash::point("recover.before-adopt");
@@ -50,6 +51,37 @@ impl PortLayer {
             if let Err(error) = adopted {
                 tracing::error!(%executor, %error, "taking over a running executor failed");
             }
+        }
+        Ok(())
+    }
+
+    /// Connections of running executors are made what their records say, and what others left of theirs is removed. A
+    /// failure is logged: the runtime has cut off what it could not give its rules.
+    async fn restore_networks(&self) -> Result<(), LedgerError> {
+        let node = &self.shared.composer.node;
+        let mut connected = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let runs = |record: &Record| matches!(record.state, State::Running | State::Paused);
+            let page = self
+                .shared
+                .ledger
+                .list("executor://", after.as_deref(), PAGE, runs)?;
+            for record in &page.records {
+                if let Body::Executor(body) = &record.body
+                    && let Some(plan) = node.connected(record, body)
+                {
+                    let container = ContainerId::new(&record.id, body.composition.generation);
+                    connected.push((container, plan));
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        if let Err(error) = self.shared.runtime.restore_networks(&connected).await {
+            tracing::error!(%error, text = error.text, "restoring the networks of executors failed");
         }
         Ok(())
     }

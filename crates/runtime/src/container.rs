@@ -15,7 +15,9 @@ use prost_types::Any;
 use crate::{
     client::Client,
     error::{is_missing, refused},
-    init, options,
+    init,
+    network::files::NameFile,
+    options,
     place::{ContainerPlace, ContainerRecord},
     probe::SNAPSHOTTER,
 };
@@ -30,6 +32,7 @@ pub(crate) fn complete(
     plan: &ContainerPlan,
     process: Process,
     place: &ContainerPlace,
+    files: &[NameFile],
     record: &ContainerRecord,
     init_binary: &std::path::Path,
     cgroup: &str,
@@ -49,6 +52,11 @@ pub(crate) fn complete(
     spec.set_root(Some(root));
     spec.set_process(Some(behind_init(process, &record.token, plan.several)));
     let mut mounts = spec.mounts().clone().unwrap_or_default();
+    // Before the volumes: one that is mounted there wins.
+    for file in files {
+        let options = ["ro", "nosuid", "nodev", "noexec"];
+        mounts.push(bind(&file.source, file.target, &options).map_err(invalid)?);
+    }
     for (number, mount) in plan.mounts.iter().enumerate() {
         let apart = mount.sub_path.is_some() || plan.root.ids.is_some();
         mounts.push(volume(mount, number, place, apart).map_err(invalid)?);

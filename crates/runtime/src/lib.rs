@@ -20,6 +20,7 @@ pub mod layout;
 mod lease;
 mod live;
 pub mod mount;
+mod network;
 mod options;
 mod parts;
 mod place;

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! containers/<container>/container.json    what belongs to the container
+//! containers/<container>/netns             its network namespace, mounted, when it is on a bridge
+//! containers/<container>/etc/              its resolv.conf and hosts
 //! containers/<container>/status            FIFO of its init
 //! containers/<container>/p/<process>/process.json, stdin, stdout, stderr, exit.json
 //! /run/portlayer/<engine>/<container>/root/ its root file system, mounted
@@ -116,6 +118,11 @@ impl ContainerPlace {
 
     pub(crate) fn status(&self) -> PathBuf {
         self.directory.join("status")
+    }
+
+    /// Where its network namespace is kept.
+    pub(crate) fn network(&self) -> PathBuf {
+        self.directory.join("netns")
     }
 
     /// Where the `number`th volume is mounted when only a part of it is wanted.

@@ -301,7 +301,7 @@ fn check_target(
     }
 }
 
-fn stat(root: BorrowedFd<'_>, path: &str) -> Result<FileType, Errno> {
+pub(crate) fn stat(root: BorrowedFd<'_>, path: &str) -> Result<FileType, Errno> {
     let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let found = openat2(
         root,

@@ -187,7 +187,7 @@ impl RoleFlags {
                 }
                 Ok(match kind {
                     Kind::Task => JoinHow::Task,
-                    Kind::Network => JoinHow::Network,
+                    Kind::Network => JoinHow::network(),
                     _ => JoinHow::Log,
                 })
             }

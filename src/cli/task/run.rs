@@ -162,7 +162,7 @@ async fn start_and_stay(
             name => usage(names.any(&format!("network://node/{name}")))?,
         };
         handle = layer
-            .join(handle, &id, JoinHow::Network)
+            .join(handle, &id, JoinHow::network())
             .await
             .map_err(fail)?;
     }

@@ -73,6 +73,7 @@ async fn open(directory: &Path) -> Result<Opened> {
     let runtime = Arc::new(Containerd::open(engine).await?);
     let config = Config {
         ledger: LedgerConfig::new(directory.join("ledger")),
+        networks: Vec::new(),
         locations: vec![Location {
             name: LOCATION.to_owned(),
             kinds: vec![Kind::Task],

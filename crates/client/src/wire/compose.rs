@@ -37,7 +37,7 @@ impl Wire for JoinHow {
     type Message = v1::JoinHow;
 
     fn into_wire(self) -> v1::JoinHow {
-        use v1::join_how::{Image, Log, Network, Role as R, Task, Volume};
+        use v1::join_how::{Image, Log, Role as R, Task, Volume};
         v1::JoinHow {
             role: Some(match self {
                 JoinHow::Image { target, access } => R::Image(Image {
@@ -58,7 +58,7 @@ impl Wire for JoinHow {
                     tmpfs_bytes,
                 }),
                 JoinHow::Task => R::Task(Task {}),
-                JoinHow::Network => R::Network(Network {}),
+                JoinHow::Network(wanted) => R::Network(wanted.into_wire()),
                 JoinHow::Log => R::Log(Log {}),
             }),
         }
@@ -89,7 +89,7 @@ impl Wire for JoinHow {
                 tmpfs_bytes,
             },
             R::Task(_) => JoinHow::Task,
-            R::Network(_) => JoinHow::Network,
+            R::Network(wanted) => JoinHow::Network(required("network", Some(wanted))?),
             R::Log(_) => JoinHow::Log,
         })
     }
@@ -177,6 +177,7 @@ impl Wire for Composition {
             limits,
             limits_changed,
             runs,
+            lease,
             generation,
         } = self;
         v1::Composition {
@@ -184,6 +185,7 @@ impl Wire for Composition {
             limits: limits.map(Wire::into_wire),
             limits_changed,
             runs: runs.into_iter().map(run_message).collect(),
+            lease: lease.map(Wire::into_wire),
             generation,
         }
     }
@@ -196,6 +198,7 @@ impl Wire for Composition {
             limits: optional("limits", message.limits)?,
             limits_changed: message.limits_changed,
             runs: runs.collect::<Result<_, _>>()?,
+            lease: optional("lease", message.lease)?,
             generation: message.generation,
         })
     }
@@ -407,6 +410,8 @@ impl Wire for Step {
             Step::PrepareRoot(id) => (K::PrepareRoot, one(id), None, None),
             Step::CheckMounts => (K::CheckMounts, Vec::new(), None, None),
             Step::CreateContainer(name) => (K::CreateContainer, Vec::new(), None, Some(name)),
+            Step::Connect(id) => (K::Connect, one(id), None, None),
+            Step::Disconnect(id) => (K::Disconnect, one(id), None, None),
             Step::CreateProcess(id) => (K::CreateProcess, one(id), None, None),
             Step::StartProcess(id) => (K::StartProcess, one(id), None, None),
             Step::AttachLive(id, target) => (K::AttachLive, one(id), Some(target), None),
@@ -449,6 +454,8 @@ impl Wire for Step {
             K::PrepareRoot => Step::PrepareRoot(one()?),
             K::CheckMounts => Step::CheckMounts,
             K::CreateContainer => Step::CreateContainer(container()?),
+            K::Connect => Step::Connect(one()?),
+            K::Disconnect => Step::Disconnect(one()?),
             K::CreateProcess => Step::CreateProcess(one()?),
             K::StartProcess => Step::StartProcess(one()?),
             K::AttachLive => Step::AttachLive(one()?, target()?),

@@ -7,6 +7,7 @@ mod compose;
 mod element;
 mod error;
 mod event;
+mod network;
 mod node;
 mod spec;
 mod task;

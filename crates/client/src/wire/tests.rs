@@ -16,6 +16,9 @@ use portlayer::element::{
 use portlayer::error::{CreateError, DeleteError, ErrorKind, LocationError, UpdateError};
 use portlayer::event::{Change, Event};
 use portlayer::ledger::{AuditRow, BrokenChain, Dangling, Outcome, Report, Verb};
+use portlayer::network::{
+    EgressRule, Icmp, NetworkLease, NetworkUse, PortMapping, Protocol, Published, Transport,
+};
 use portlayer::runtime::{
     ContainerStats, Finding, FindingClass, HostIsolation, LogChunk, LogQuery, LogStreams,
     RuntimeError, RuntimeErrorKind, RuntimeInfo, SignalScope,
@@ -129,6 +132,42 @@ fn volume_role() -> JoinHow {
     }
 }
 
+fn network_use() -> NetworkUse {
+    let rule = EgressRule {
+        protocol: Protocol::Icmp,
+        destinations: vec!["192.0.2.0/24".into()],
+        ports: vec!["80-90".into()],
+        icmp: Some(Icmp {
+            kind: Some(8),
+            code: Some(0),
+        }),
+        log: true,
+    };
+    let mapping = PortMapping {
+        port: 80,
+        protocol: Transport::Udp,
+        host_port: Some(8080),
+    };
+    NetworkUse {
+        egress: Some(vec![rule, EgressRule::default()]),
+        ports: vec![mapping],
+    }
+}
+
+fn lease() -> NetworkLease {
+    NetworkLease {
+        network: id("network://node/lan"),
+        number: 2,
+        v4: Some([10, 0, 0, 2].into()),
+        v6: Some("fd00::2".parse().unwrap()),
+        ports: vec![Published {
+            protocol: Transport::Tcp,
+            port: 80,
+            host_port: 40_000,
+        }],
+    }
+}
+
 fn composition() -> Composition {
     let joined = |role| Joined {
         role,
@@ -151,13 +190,14 @@ fn composition() -> Composition {
             (id("volume://v/x"), joined(Role::Part(volume_role()))),
             (
                 id("network://node/host"),
-                joined(Role::Part(JoinHow::Network)),
+                joined(Role::Part(JoinHow::Network(network_use()))),
             ),
             (id("log://node/file"), joined(Role::Part(JoinHow::Log))),
             (id("task://t/x"), joined(task)),
         ]),
         limits: Some(limits()),
         limits_changed: 8,
+        lease: Some(lease()),
         runs: BTreeMap::from([(
             id("task://t/x"),
             Run {
@@ -382,6 +422,8 @@ fn composition_plans_and_results() {
             Step::PrepareRoot(id("image://i/x")),
             Step::CheckMounts,
             Step::CreateContainer("c".into()),
+            Step::Connect(v()),
+            Step::Disconnect(v()),
             Step::CreateProcess(id("task://t/x")),
             Step::StartProcess(id("task://t/x")),
             Step::AttachLive(v(), "/v".into()),

@@ -108,6 +108,7 @@ impl Driver {
                 root: None,
                 volumes: Vec::new(),
                 host_network: false,
+                bridge: None,
                 tasks: BTreeMap::new(),
             }
         })
@@ -132,6 +133,7 @@ impl Driver {
             executor: &self.executor,
             spec: &body.spec,
             records: &records,
+            networks: &self.node.networks,
         };
         validate(&facts, &draft)
     }
@@ -181,6 +183,7 @@ impl Driver {
                 .iter()
                 .map(|v| (v.record.id.clone(), v.target.clone()))
                 .collect(),
+            lease: None,
             runs: starts
                 .iter()
                 .map(|start| (start.task.clone(), start.run))
@@ -188,15 +191,21 @@ impl Driver {
         };
         let (id, wanted) = (self.executor.clone(), body.composition.clone());
         crate::crash::point("restart.before-claim");
-        let claimed: Result<(), TxnError> = self
+        let bridge = resolved.bridge.clone().filter(|_| fresh);
+        let claimed: Result<_, TxnError> = self
             .node
             .ledger
-            .write(move |txn| record::claim(txn, &id, &wanted, &[], Some(&intent)))
+            .write(move |txn| {
+                record::claim(txn, &id, &wanted, &[], Some(&intent), bridge.as_deref())
+            })
             .await;
-        if let Err(error) = claimed {
-            tracing::error!(executor = %self.executor, ?error, "recording a restart failed");
-            return Ok(());
-        }
+        let resolved = match claimed {
+            Ok(lease) => resolved.with_lease(lease),
+            Err(error) => {
+                tracing::error!(executor = %self.executor, ?error, "recording a restart failed");
+                return Ok(());
+            }
+        };
         let scope = Scope::new(&container, record.revision);
         let steps = self.steps(record, &container, &scope, &resolved);
         let mut undo = Vec::new();

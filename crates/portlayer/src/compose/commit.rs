@@ -115,14 +115,19 @@ impl Driver {
         let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
         crate::crash::point("start.before-claim");
         // The lease is of no element and is found by its name, so it alone need not wait for the intent.
-        let claim = self.claim(prepared, &intent);
+        let claim = self.claim(prepared, &intent, true);
         let (claimed, begun) = futures::join!(claim, steps.begin(&mut undo));
-        if let Err(error) = claimed {
-            for (step, error) in steps.undo(undo).await {
-                tracing::warn!(executor = %self.executor, step, %error, "undoing a refused commit failed");
+        let leased = match claimed {
+            Ok(lease) => prepared.leased(lease),
+            Err(error) => {
+                for (step, error) in steps.undo(undo).await {
+                    tracing::warn!(executor = %self.executor, step, %error, "undoing a refused commit failed");
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
+        let prepared = leased.as_ref().unwrap_or(prepared);
+        let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
         crate::crash::point("start.before-steps");
         let started = match begun {
             Ok(()) => steps.start(&starts, &mut undo).await,
@@ -202,14 +207,25 @@ impl Driver {
             started: false,
         };
         let scope = Scope::new(&container, prepared.record.revision);
-        if !changes.attaches.is_empty() || !starts.is_empty() {
+        let connects = changes.connects.is_some();
+        if connects || !changes.attaches.is_empty() || !starts.is_empty() {
             let intent = intent(prepared, committed.generation, &starts, false);
             crate::crash::point("change.before-claim");
-            self.claim(prepared, &intent).await?;
+            let lease = self.claim(prepared, &intent, connects).await?;
+            let leased = prepared.leased(lease);
+            let prepared = leased.as_ref().unwrap_or(prepared);
             crate::crash::point("change.before-steps");
             let mut undo = Vec::new();
             let steps = self.steps(&prepared.record, &container, &scope, &prepared.resolved);
-            if let Err(failed) = steps.change(&changes.attaches, &starts, &mut undo).await {
+            let before = self.live.as_ref().map(|live| &live.resolved);
+            let before = before.and_then(|resolved| resolved.bridge_plan(&self.executor));
+            let changed = async {
+                if connects {
+                    steps.connect_live(before, &mut undo).await?;
+                }
+                steps.change(&changes.attaches, &starts, &mut undo).await
+            };
+            if let Err(failed) = changed.await {
                 let failures = steps.undo(undo).await;
                 return Err(self.fail(prepared, operation, failed, failures, None).await);
             }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{JoinHow, TaskBind};
 use crate::element::{Checksum, ElementId};
+use crate::network::NetworkLease;
 use crate::task::{Limits, TaskSpec};
 use crate::time::Timestamp;
 
@@ -20,6 +21,8 @@ pub struct Composition {
     pub limits_changed: u64,
     /// The runs of each task, newest state only; exit records are kept by the ledger.
     pub runs: BTreeMap<ElementId, Run>,
+    /// Addresses and host ports, from the first start with a network to its unbind.
+    pub lease: Option<NetworkLease>,
     /// Counts starts of the container; names its engine objects so that a late call for an old one hits nothing.
     pub generation: u32,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::draft::Draft;
 use super::validate::{Resolved, VolumeUse};
 use super::{CommitError, Composition, JoinHow, Joined, Role, RunState};
-use crate::element::{ElementId, Kind, State};
+use crate::element::{ElementId, Kind, State, builtin};
 
 /// What a commit would do, step by step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,10 @@ pub enum Step {
     CheckMounts,
     /// The container is created.
     CreateContainer(String),
+    /// The container is connected to a network, its rules first.
+    Connect(ElementId),
+    /// The container is taken from a network.
+    Disconnect(ElementId),
     /// A task's process is created, as the first of its container or a further one.
     CreateProcess(ElementId),
     /// A task's process is started.
@@ -84,6 +88,8 @@ impl fmt::Display for Step {
             Step::Attach(id) => write!(f, "attach {id}"),
             Step::PrepareRoot(id) => write!(f, "prepare root from {id}"),
             Step::CheckMounts => f.write_str("check mount targets"),
+            Step::Connect(id) => write!(f, "connect to {id}"),
+            Step::Disconnect(id) => write!(f, "disconnect from {id}"),
             Step::CreateContainer(name) => write!(f, "create container {name}"),
             Step::CreateProcess(id) => write!(f, "create process of {id}"),
             Step::StartProcess(id) => write!(f, "start process of {id}"),
@@ -132,6 +138,10 @@ pub(crate) struct Live {
     pub(crate) stops: Vec<ElementId>,
     /// Volumes to unmount, with their targets, children first.
     pub(crate) detaches: Vec<(ElementId, String)>,
+    /// The bridge to connect to, or whose rules and ports change.
+    pub(crate) connects: Option<ElementId>,
+    /// The bridge to be taken from.
+    pub(crate) disconnects: Option<ElementId>,
     /// After the stops nothing runs any more.
     pub(crate) tears_down: bool,
 }
@@ -190,12 +200,19 @@ impl Difference {
                 );
                 steps.push(Step::CheckMounts);
                 steps.push(Step::CreateContainer(container.to_owned()));
-                tasks.iter().for_each(|task| process(&mut steps, task));
+                for (index, task) in tasks.iter().enumerate() {
+                    steps.push(Step::CreateProcess(task.clone()));
+                    if let (0, Some(bridge)) = (index, &resolved.bridge) {
+                        steps.push(Step::Connect(bridge.id.clone()));
+                    }
+                    steps.push(Step::StartProcess(task.clone()));
+                }
                 steps.push(Step::Record);
                 steps.push(Step::End);
             }
             Action::Change(live) => {
                 steps.push(Step::Claim(self.claims()));
+                steps.extend(live.connects.iter().cloned().map(Step::Connect));
                 for id in &live.attaches {
                     let volume = resolved
                         .volumes
@@ -215,6 +232,7 @@ impl Difference {
                 for (id, target) in &live.detaches {
                     steps.push(Step::DetachLive(id.clone(), target.clone()));
                 }
+                steps.extend(live.disconnects.iter().cloned().map(Step::Disconnect));
                 if live.tears_down {
                     steps.push(Step::TearDown);
                 }
@@ -279,10 +297,8 @@ pub(crate) fn diff(
                     return Err(refuse(id, "the root of a running container stays"));
                 }
                 Kind::Network if active => {
-                    return Err(refuse(
-                        id,
-                        "the network is set up when the container is made",
-                    ));
+                    change_network(id, changes, committed, resolved, &mut live)
+                        .map_err(|why| refuse(id, why))?
                 }
                 Kind::Volume => {
                     change_volume(id, changes, committed, resolved, live_attach, &mut live)
@@ -308,6 +324,39 @@ pub(crate) fn running(committed: &Composition) -> impl Iterator<Item = &ElementI
     let runs = committed.runs.iter();
     runs.filter(|(_, run)| run.state != RunState::Ended)
         .map(|(id, _)| id)
+}
+
+fn change_network(
+    id: &ElementId,
+    changes: &[Change],
+    committed: &Composition,
+    resolved: &Resolved,
+    live: &mut Live,
+) -> Result<(), &'static str> {
+    let binds = changes.contains(&Change::Binds);
+    let connected = committed.lease.as_ref().map(|lease| &lease.network);
+    if id.as_str() == builtin::HOST_NETWORK {
+        return Err("the host's network is taken or left when the container is made");
+    }
+    // To have no network is to be connected to none.
+    if id.as_str() == builtin::NO_NETWORK {
+        return Ok(());
+    }
+    if !binds {
+        live.disconnects = connected.filter(|network| *network == id).cloned();
+        return Ok(());
+    }
+    if connected.is_some_and(|network| network != id) {
+        return Err("it is on another network: unbind that one and commit first");
+    }
+    if resolved
+        .bridge
+        .as_ref()
+        .is_some_and(|bridge| bridge.id == *id)
+    {
+        live.connects = Some(id.clone());
+    }
+    Ok(())
 }
 
 fn change_volume(

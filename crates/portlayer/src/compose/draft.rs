@@ -117,7 +117,7 @@ impl Fold<'_> {
             };
             let why = match (how, part) {
                 (JoinHow::Image { .. }, JoinHow::Image { .. }) => "an executor has one root",
-                (JoinHow::Network, JoinHow::Network) => "an executor has one network",
+                (JoinHow::Network(_), JoinHow::Network(_)) => "an executor has one network",
                 (JoinHow::Volume { target, .. }, JoinHow::Volume { target: taken, .. })
                     if target == taken =>
                 {

@@ -2,6 +2,7 @@
 
 use super::{JoinHow, TaskBind};
 use crate::element::fields::{self, FieldError};
+use crate::network::{self, RuleError};
 use crate::store::Access;
 
 fn refuse<T>(field: impl Into<String>, rule: impl Into<String>) -> Result<T, FieldError> {
@@ -70,7 +71,17 @@ pub(crate) fn check_join(how: &JoinHow) -> Result<(), FieldError> {
             }
             Ok(())
         }
+        JoinHow::Network(wanted) => network::check_use(wanted).map_err(FieldError::from),
         _ => Ok(()),
+    }
+}
+
+impl From<RuleError> for FieldError {
+    fn from(error: RuleError) -> Self {
+        FieldError {
+            field: error.field,
+            rule: error.rule.to_owned(),
+        }
     }
 }
 

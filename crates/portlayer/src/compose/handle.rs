@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::element::{ElementId, Kind};
+use crate::network::NetworkUse;
 use crate::store::Access;
 use crate::task::{Limits, LogChoice, RestartPolicy, StopSpec};
 
@@ -80,8 +81,8 @@ pub enum JoinHow {
     },
     /// A task; its definition is copied at join.
     Task,
-    /// A network.
-    Network,
+    /// A network, and what the executor asks of it.
+    Network(NetworkUse),
     /// A log destination; the first joined is the default of tasks that name none.
     Log,
 }
@@ -125,13 +126,18 @@ impl JoinHow {
         }
     }
 
+    /// A network as it is configured, with nothing published.
+    pub fn network() -> Self {
+        JoinHow::Network(NetworkUse::default())
+    }
+
     /// The kind this role is for.
     pub fn kind(&self) -> Kind {
         match self {
             JoinHow::Image { .. } => Kind::Image,
             JoinHow::Volume { .. } => Kind::Volume,
             JoinHow::Task => Kind::Task,
-            JoinHow::Network => Kind::Network,
+            JoinHow::Network(_) => Kind::Network,
             JoinHow::Log => Kind::Log,
         }
     }

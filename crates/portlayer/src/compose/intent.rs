@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::element::ElementId;
+use crate::network::NetworkLease;
 
 /// Written before the first step, removed in the transaction that records the commit or its failure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub(crate) struct Intent {
     pub(crate) claims: Vec<ElementId>,
     /// Volumes that are attached, with their targets.
     pub(crate) attaches: Vec<(ElementId, String)>,
+    /// Addresses and ports the executor has when the commit is done.
+    pub(crate) lease: Option<NetworkLease>,
     /// Runs that are started: task and number.
     pub(crate) runs: Vec<(ElementId, u32)>,
 }

@@ -17,6 +17,7 @@ mod handle;
 mod intent;
 mod interact;
 mod live;
+mod network;
 mod node;
 mod oci;
 mod prepare;

@@ -10,6 +10,7 @@ use super::driver::{Command, Driver};
 use crate::element::ElementId;
 use crate::element::health::Health;
 use crate::ledger::Ledger;
+use crate::network::NetworkSpec;
 use crate::runtime::{HostIsolation, IdRange, ProcessId, Runtime, RuntimeInfo};
 use crate::store::{Location, Store};
 use crate::task::{ExitReason, Isolation};
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) live_attach: bool,
     /// Which locations cannot be used.
     pub(crate) health: Health,
+    /// Bridge networks, by id.
+    pub(crate) networks: BTreeMap<ElementId, NetworkSpec>,
     locations: BTreeMap<String, Location>,
 }
 
@@ -143,6 +146,7 @@ impl Composer {
     pub(crate) fn new(
         ledger: Ledger,
         locations: BTreeMap<String, Location>,
+        networks: BTreeMap<ElementId, NetworkSpec>,
         health: Health,
         runtime: Arc<dyn Runtime>,
         info: &RuntimeInfo,
@@ -157,6 +161,7 @@ impl Composer {
                 },
                 live_attach: info.live_attach,
                 health,
+                networks,
                 locations,
             }),
             seats: Arc::default(),

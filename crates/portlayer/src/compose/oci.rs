@@ -68,7 +68,7 @@ pub(crate) fn spec(
     let document = json!({
         "ociVersion": VERSION,
         "root": { "path": "rootfs", "readonly": read_only },
-        "hostname": hostname(executor, resolved),
+        "hostname": hostname(executor, resolved.spec.hostname.as_deref()),
         "mounts": mounts(resolved, ids),
         "linux": linux(resolved, host, ids),
     });
@@ -108,9 +108,9 @@ fn runs_as_root(user: &str) -> bool {
 }
 
 /// The host name that was asked for, else one from the last segment of the executor's name.
-fn hostname(executor: &ElementId, resolved: &Resolved) -> String {
-    if let Some(name) = &resolved.spec.hostname {
-        return name.clone();
+pub(crate) fn hostname(executor: &ElementId, given: Option<&str>) -> String {
+    if let Some(name) = given {
+        return name.to_owned();
     }
     let last = executor.name().rsplit('/').next().unwrap_or_default();
     let kept = last

@@ -11,6 +11,7 @@ use super::{CommitError, ComposeError, Composition, Handle, Op, Role};
 use crate::element::{Body, ElementId, ExecutorBody, Record};
 use crate::error::ReadError;
 use crate::ledger::LedgerError;
+use crate::network::NetworkLease;
 use crate::runtime::IdMapping;
 
 /// A commit that may begin.
@@ -26,6 +27,18 @@ pub(crate) struct Prepared {
     pub(crate) resolved: Resolved,
     /// What is to be done.
     pub(crate) difference: Difference,
+}
+
+impl Prepared {
+    /// The same with the addresses a claim has given; `None` = it has given none.
+    pub(crate) fn leased(&self, lease: Option<NetworkLease>) -> Option<Self> {
+        let lease = lease?;
+        let mut leased = self.clone();
+        if let Some(bridge) = &mut leased.resolved.bridge {
+            bridge.lease = Some(lease);
+        }
+        Some(leased)
+    }
 }
 
 impl Lookup for Node {
@@ -73,6 +86,7 @@ impl Node {
             executor,
             spec: &body.spec,
             records: &records,
+            networks: &self.networks,
         };
         let resolved = validate(&facts, &draft)?;
         self.check_users(executor, &resolved)?;

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::diff::Change as Difference;
 use super::intent::Intent;
 use super::steps::Start;
+use super::validate::Bridge;
 use super::{CommitError, ComposeError, Composition, Run, RunState};
 use crate::Operation;
 use crate::element::{Body, ElementId, ExecutorBody, Record, State};
 use crate::error::ReadError;
 use crate::event::Change;
 use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb};
+use crate::network::{self, LeaseError, NetworkLease};
 use crate::runtime::IdRange;
 use crate::task::ExitRecord;
 
@@ -24,6 +26,8 @@ pub(crate) enum TxnError {
     Changed(ElementId, u64, u64),
     /// Every range of user ids is another executor's.
     NoIds,
+    /// The network has no address or port for the executor.
+    Lease(ElementId, LeaseError),
 }
 
 impl From<LedgerError> for TxnError {
@@ -51,8 +55,31 @@ impl TxnError {
             TxnError::Changed(id, _, 0) if id == *executor => {
                 CommitError::Compose(ComposeError::Read(ReadError::NotFound { id }))
             }
+            TxnError::Lease(network, error) => no_lease(executor, network, error),
             TxnError::Changed(id, expected, actual) => node.stale(executor, &id, expected, actual),
         }
+    }
+}
+
+fn no_lease(executor: &ElementId, network: ElementId, error: LeaseError) -> CommitError {
+    let executor = executor.clone();
+    let unresolved = |requirement: &str| CommitError::UnresolvedRequirement {
+        executor: executor.clone(),
+        element: network.clone(),
+        requirement: requirement.to_owned(),
+    };
+    match error {
+        LeaseError::Ledger(source) => CommitError::Ledger { executor, source },
+        LeaseError::NoAddress => unresolved("an address that no executor has"),
+        LeaseError::NoPort { at } => unresolved(&format!(
+            "a port of the host that no executor has (ports[{at}])"
+        )),
+        LeaseError::PortTaken { at, by } => CommitError::Invalid {
+            executor,
+            element: network,
+            field: format!("ports[{at}].host_port"),
+            rule: format!("published by {by}"),
+        },
     }
 }
 
@@ -91,7 +118,8 @@ pub(crate) fn claim(
     wanted: &Composition,
     claims: &[ElementId],
     intent: Option<&Intent>,
-) -> Result<(), TxnError> {
+    bridge: Option<&Bridge>,
+) -> Result<Option<NetworkLease>, TxnError> {
     let (record, body) = executor(txn, id)?;
     let starts = intent.is_some_and(|intent| intent.fresh);
     if starts && body.spec.isolation.own_users() {
@@ -106,10 +134,27 @@ pub(crate) fn claim(
         }
         txn.link(Index::References, claim, &record.id);
     }
+    let lease = match bridge {
+        None => None,
+        Some(Bridge {
+            id: network,
+            spec,
+            wanted,
+            ..
+        }) => {
+            let held = body.composition.lease.as_ref();
+            let taken = network::take(txn, id, network, spec, wanted, held);
+            Some(taken.map_err(|error| TxnError::Lease(network.clone(), error))?)
+        }
+    };
     if let Some(intent) = intent {
-        txn.put_intent(id, intent)?;
+        let intent = Intent {
+            lease: lease.clone(),
+            ..intent.clone()
+        };
+        txn.put_intent(id, &intent)?;
     }
-    Ok(())
+    Ok(lease)
 }
 
 /// Takes claims and intent back after a commit that failed. `generation`: the container's name is used up, because
@@ -122,11 +167,25 @@ pub(crate) fn unclaim(
     generation: Option<u32>,
     why: &str,
 ) -> Result<(), TxnError> {
+    // One that cannot be read says nothing of a lease: the next take gives it the same address again.
+    let lease = txn
+        .intent::<Intent>(id)
+        .ok()
+        .flatten()
+        .and_then(|intent| intent.lease);
     txn.remove_intent(id);
     for claim in claims {
         txn.unlink(Index::References, claim, id);
     }
-    let Ok((mut record, mut body)) = executor(txn, id) else {
+    let found = executor(txn, id);
+    if let Some(lease) = lease {
+        let held = found
+            .as_ref()
+            .ok()
+            .and_then(|(_, body)| body.composition.lease.as_ref());
+        network::release(txn, &lease, held);
+    }
+    let Ok((mut record, mut body)) = found else {
         return Ok(());
     };
     let failed = AuditEntry::failed(Verb::Commit, record.revision, why);
@@ -167,6 +226,7 @@ pub(crate) fn commit(
     let mut composition = commit.wanted.clone();
     // The runs are the record's: exits may have been recorded since the draft was made.
     composition.runs = body.composition.runs;
+    keep_lease(txn, id, &mut composition, body.composition.lease)?;
     for (element, changes) in commit.changes {
         if let Some(joined) = composition.joined.get_mut(element) {
             joined.changed = revision;
@@ -209,6 +269,28 @@ pub(crate) fn commit(
     };
     let revision = put(txn, record, stored)?;
     Ok((revision, composition))
+}
+
+/// Gives the composition the lease of its intent, else the one it had, as long as the network is bound; what it has no
+/// more is given back.
+fn keep_lease(
+    txn: &mut Txn<'_>,
+    id: &ElementId,
+    composition: &mut Composition,
+    held: Option<NetworkLease>,
+) -> Result<(), TxnError> {
+    let claimed = txn.intent::<Intent>(id)?.and_then(|intent| intent.lease);
+    let joined = &composition.joined;
+    let bound = |lease: &NetworkLease| {
+        joined
+            .get(&lease.network)
+            .is_some_and(|joined| joined.bound)
+    };
+    composition.lease = claimed.or_else(|| held.clone()).filter(bound);
+    if let Some(held) = held {
+        network::release(txn, &held, composition.lease.as_ref());
+    }
+    Ok(())
 }
 
 fn add_runs(txn: &Txn<'_>, composition: &mut Composition, new: &NewRuns<'_>, revision: u64) {
@@ -365,6 +447,8 @@ pub(crate) fn restarted(
     let (mut record, mut body) = executor(txn, id)?;
     let (before, revision) = (record.revision, record.revision + 1);
     body.composition.generation = generation;
+    let held = body.composition.lease.take();
+    keep_lease(txn, id, &mut body.composition, held)?;
     add_runs(txn, &mut body.composition, runs, revision);
     for start in runs.starts {
         let at = txn.get(&start.task)?.map_or(0, |task| task.revision);

@@ -9,7 +9,7 @@ use super::oci;
 use super::validate::{EffectiveTask, Resolved, VolumeUse};
 use crate::element::{ElementId, Record, StoreKeys};
 use crate::runtime::{
-    ContainerId, ContainerPlan, IdRange, MountPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan,
+    BridgePlan, ContainerId, ContainerPlan, IdRange, MountPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan,
     RuntimeError, RuntimeErrorKind, Scope,
 };
 use crate::store::{MountSource, StoreError};
@@ -24,6 +24,8 @@ pub(crate) enum Undo {
     DeleteContainer,
     DeleteProcess(ProcessId, bool),
     DetachLive(String),
+    /// To what it was connected to before; `None` = to nothing.
+    Connection(Option<Box<BridgePlan>>),
 }
 
 impl Undo {
@@ -34,6 +36,8 @@ impl Undo {
             Undo::RemoveRoot => "remove root".to_owned(),
             Undo::DeleteContainer => "delete container".to_owned(),
             Undo::DeleteProcess(process, _) => format!("delete process {}", process.name),
+            Undo::Connection(None) => "disconnect".to_owned(),
+            Undo::Connection(Some(plan)) => format!("connect to {} as before", plan.network),
             Undo::DetachLive(target) => format!("unmount {target}"),
         }
     }
@@ -121,6 +125,7 @@ impl Steps<'_> {
             revision: self.executor.revision + 1,
             root: root_plan,
             mounts,
+            network: self.resolved.network_plan(executor),
             spec: oci::spec(executor, self.resolved, &self.node.host, ids),
             several: starts.len() > 1,
         };
@@ -173,6 +178,24 @@ impl Steps<'_> {
         Err(failed(executor, "look up user ids", error))
     }
 
+    /// Connects the running container, or changes what its connection allows.
+    pub(crate) async fn connect_live(
+        &self,
+        before: Option<BridgePlan>,
+        undo: &mut Vec<Undo>,
+    ) -> Result<(), Failed> {
+        undo.push(Undo::Connection(before.map(Box::new)));
+        self.connect().await
+    }
+
+    async fn connect(&self) -> Result<(), Failed> {
+        let Some(plan) = self.resolved.bridge_plan(&self.executor.id) else {
+            return Ok(());
+        };
+        let connected = self.node.runtime.connect(self.container, &plan).await;
+        connected.map_err(|error| failed(&plan.network, "connect to the network", error))
+    }
+
     /// Changes a running container: mounts volumes, starts tasks.
     pub(crate) async fn change(
         &self,
@@ -218,6 +241,10 @@ impl Steps<'_> {
         crate::crash::point("step.before-process");
         let created = self.node.runtime.create_process(&plan).await;
         created.map_err(|error| failed(&start.task, "create process", error))?;
+        if start.primary {
+            // Its name spaces are there now, and nothing of the task runs before its rules hold.
+            self.connect().await?;
+        }
         crate::crash::point("step.before-start");
         let started = self
             .node
@@ -315,6 +342,8 @@ impl Steps<'_> {
             Undo::DeleteProcess(process, primary) => {
                 runtime.delete_process(process, *primary, true).await?;
             }
+            Undo::Connection(None) => runtime.disconnect(self.container).await?,
+            Undo::Connection(Some(plan)) => runtime.connect(self.container, plan).await?,
             Undo::DetachLive(target) => runtime.detach_mount(self.container, target).await?,
         }
         Ok(())

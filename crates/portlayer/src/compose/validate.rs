@@ -8,6 +8,7 @@ use super::fields as roles;
 use super::{CommitError, Composition, JoinHow, Joined, Role, TaskBind};
 use crate::element::fields::{self, FieldError};
 use crate::element::{Body, ElementId, Record, StoreKeys, builtin};
+use crate::network::{self, Allow, EgressDefault, NetworkLease, NetworkSpec, NetworkUse};
 use crate::store::Access;
 use crate::task::{
     ExecutorSpec, ImageDefaults, Interaction, Limits, LogChoice, RestartPolicy, Rlimit, Secret,
@@ -25,6 +26,8 @@ pub(crate) struct Resolved {
     pub(crate) volumes: Vec<VolumeUse>,
     /// Use the host's network name space; otherwise a fresh one with only a loopback.
     pub(crate) host_network: bool,
+    /// A bridge to be connected to.
+    pub(crate) bridge: Option<Box<Bridge>>,
     /// Bound tasks with everything filled in.
     pub(crate) tasks: BTreeMap<ElementId, EffectiveTask>,
 }
@@ -40,6 +43,21 @@ pub(crate) struct Root {
     pub(crate) defaults: ImageDefaults,
     /// Writable or not.
     pub(crate) access: Access,
+}
+
+/// A bound bridge network.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Bridge {
+    /// The network.
+    pub(crate) id: ElementId,
+    /// As configured.
+    pub(crate) spec: NetworkSpec,
+    /// What the executor asks of it.
+    pub(crate) wanted: NetworkUse,
+    /// What it may reach, checked; `None` = all that is not closed.
+    pub(crate) egress: Option<Vec<Allow>>,
+    /// Its addresses and ports; `None` until a start claims them.
+    pub(crate) lease: Option<NetworkLease>,
 }
 
 /// A bound volume.
@@ -102,6 +120,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) spec: &'a ExecutorSpec,
     /// Records by id.
     pub(crate) records: &'a BTreeMap<ElementId, Record>,
+    /// Bridge networks of the node.
+    pub(crate) networks: &'a BTreeMap<ElementId, NetworkSpec>,
 }
 
 /// Checks `draft` as a whole. Errors name element, field and rule; nothing was touched.
@@ -119,7 +139,7 @@ pub(crate) fn validate(facts: &Facts<'_>, draft: &Draft) -> Result<Resolved, Com
     }
     let root = root(facts, wanted)?;
     let volumes = volumes(facts, wanted)?;
-    let host_network = network(facts, wanted)?;
+    let (host_network, bridge) = network(facts, wanted)?;
     let mut tasks = BTreeMap::new();
     for (id, joined) in &wanted.joined {
         let Role::Task {
@@ -151,6 +171,7 @@ pub(crate) fn validate(facts: &Facts<'_>, draft: &Draft) -> Result<Resolved, Com
         root,
         volumes,
         host_network,
+        bridge,
         tasks,
     })
 }
@@ -250,17 +271,58 @@ fn depth(path: &str) -> usize {
     path.matches('/').count()
 }
 
-fn network(facts: &Facts<'_>, wanted: &Composition) -> Result<bool, CommitError> {
+fn network(
+    facts: &Facts<'_>,
+    wanted: &Composition,
+) -> Result<(bool, Option<Box<Bridge>>), CommitError> {
     for (id, joined) in &wanted.joined {
-        if joined.role == Role::Part(JoinHow::Network) && joined.bound {
-            return match id.as_str() {
-                builtin::HOST_NETWORK => Ok(true),
-                builtin::NO_NETWORK => Ok(false),
-                _ => Err(facts.unresolved(id, "a network this node can set up")),
+        let Role::Part(how @ JoinHow::Network(asked)) = &joined.role else {
+            continue;
+        };
+        roles::check_join(how).map_err(|error| facts.invalid(id, error))?;
+        let refuse = |field: &str, rule: &str| {
+            let (field, rule) = (field.to_owned(), rule.to_owned());
+            Err(facts.invalid(id, FieldError { field, rule }))
+        };
+        if let Some(spec) = facts.networks.get(id) {
+            if !joined.bound {
+                continue;
+            }
+            let egress = match (&asked.egress, spec.egress) {
+                (Some(rules), _) => Some(
+                    network::compile("egress", rules)
+                        .map_err(|error| facts.invalid(id, error.into()))?,
+                ),
+                (None, EgressDefault::Deny) => Some(Vec::new()),
+                (None, EgressDefault::Allow) => None,
             };
+            let bridge = Bridge {
+                id: id.clone(),
+                spec: spec.clone(),
+                wanted: asked.clone(),
+                egress,
+                lease: wanted.lease.clone(),
+            };
+            return Ok((false, Some(Box::new(bridge))));
+        }
+        let host = match id.as_str() {
+            builtin::HOST_NETWORK => true,
+            builtin::NO_NETWORK => false,
+            _ if !joined.bound => continue,
+            _ => return Err(facts.unresolved(id, "a network this node is configured with")),
+        };
+        // Nothing would hold to them.
+        if asked.egress.is_some() {
+            return refuse("egress", "only a bridge network has egress rules");
+        }
+        if !asked.ports.is_empty() {
+            return refuse("ports", "only a bridge network publishes ports");
+        }
+        if joined.bound {
+            return Ok((host, None));
         }
     }
-    Ok(false)
+    Ok((false, None))
 }
 
 impl Facts<'_> {

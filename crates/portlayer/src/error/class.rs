@@ -396,6 +396,10 @@ impl Classify for RuntimeError {
                 class(ErrorKind::FailedPrecondition, "not_executable")
             }
             RuntimeErrorKind::UnknownUser => class(ErrorKind::FailedPrecondition, "unknown_user"),
+            RuntimeErrorKind::Firewall => class(ErrorKind::Internal, "firewall"),
+            RuntimeErrorKind::PortInUse { .. } => {
+                class(ErrorKind::FailedPrecondition, "port_in_use")
+            }
             RuntimeErrorKind::MountTarget { .. } => {
                 class(ErrorKind::FailedPrecondition, "mount_target")
             }
@@ -429,6 +433,7 @@ impl Classify for OpenError {
             Self::Ledger(error) => error.class(),
             Self::DuplicateLocation(_) => class(ErrorKind::InvalidArgument, "duplicate_location"),
             Self::LocationName(_) => class(ErrorKind::InvalidArgument, "location_name"),
+            Self::Network(_) => class(ErrorKind::InvalidArgument, "network"),
             Self::Runtime(error) => error.class(),
         }
     }

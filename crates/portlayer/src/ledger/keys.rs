@@ -106,6 +106,23 @@ pub(super) fn intents() -> Vec<u8> {
     vec![b'i']
 }
 
+/// Prefix of every number of a pool that is taken. Pools are named by ids and by texts of ours, none with a zero.
+pub(super) fn numbers(pool: &str) -> Vec<u8> {
+    join(b'n', &[pool.as_bytes(), b"\0"])
+}
+
+/// Key of a number of a pool.
+pub(super) fn pool_number(pool: &str, number: u32) -> Vec<u8> {
+    join(b'n', &[pool.as_bytes(), b"\0", &number.to_be_bytes()])
+}
+
+/// The number a key of a pool ends with.
+pub(super) fn number_of(key: &[u8]) -> Result<u32, LedgerError> {
+    key.last_chunk::<4>()
+        .map(|bytes| u32::from_be_bytes(*bytes))
+        .ok_or_else(|| LedgerError::damaged(key))
+}
+
 /// Key of an exit record.
 pub(super) fn exit(executor: &ElementId, task: &ElementId, run: u32) -> Vec<u8> {
     join(

@@ -19,6 +19,7 @@
 //! i <executor>                        intent of a commit in flight
 //! u <number, 4>                       whose range of host user ids that is
 //! w <executor>                        number of its range of host user ids
+//! n <pool> 00 <number, 4>             owner of a number: an address of a network, a port of the host
 //! k <key> 00 <number, 4>              piece of the long value at that key (e, d, i)
 //! ```
 
@@ -30,6 +31,7 @@ mod export;
 mod follow;
 mod ids;
 mod keys;
+mod numbers;
 mod pieces;
 mod power;
 mod read;

@@ -152,6 +152,14 @@ impl Txn<'_> {
         self.put_value(keys::intent(executor), intent)
     }
 
+    /// The intent of a commit in flight.
+    pub fn intent<T: DeserializeOwned>(
+        &self,
+        executor: &ElementId,
+    ) -> Result<Option<T>, LedgerError> {
+        self.get_value(&keys::intent(executor))
+    }
+
     /// Removes the intent of a commit.
     pub fn remove_intent(&mut self, executor: &ElementId) {
         self.own.insert(keys::intent(executor), None);

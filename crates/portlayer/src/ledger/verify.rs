@@ -139,6 +139,7 @@ impl Ledger {
                 event.is_ok_and(|event| Some(event.sequence) == keys::number(key).ok())
             }
             b'x' => codec::decode::<ExitRecord>(key, &value).is_ok(),
+            b'n' => codec::decode::<ElementId>(key, &value).is_ok() && keys::number_of(key).is_ok(),
             _ => codec::unwrap(key, &value).is_ok(),
         })
     }

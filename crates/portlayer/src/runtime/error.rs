@@ -78,6 +78,15 @@ pub enum RuntimeErrorKind {
         /// What is wrong with it.
         rule: &'static str,
     },
+    /// The rules of an executor's network cannot be loaded: nothing of it may run.
+    #[error("the firewall refused the rules")]
+    Firewall,
+    /// A program of the host listens on a port that is to be published.
+    #[error("port {port} of the host is in use")]
+    PortInUse {
+        /// The port.
+        port: u16,
+    },
     /// The image has something unsafe where the container's own mounts go (`/dev`, `/proc`, `/sys`).
     #[error("unsafe image: {path} is not a directory")]
     UnsafeImage {

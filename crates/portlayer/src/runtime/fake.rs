@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{ContainerId, LogChunk, ProcessId, RuntimeError, RuntimeErrorKind};
+use super::{BridgePlan, ContainerId, LogChunk, ProcessId, RuntimeError, RuntimeErrorKind};
 use crate::element::ElementId;
 use process::FakeProcess;
 
@@ -51,6 +51,7 @@ struct FakeContainer {
     paused: bool,
     several: bool,
     mounts: BTreeMap<String, ElementId>,
+    bridge: Option<BridgePlan>,
     processes: BTreeMap<String, FakeProcess>,
 }
 
@@ -122,6 +123,12 @@ impl FakeRuntime {
         let state = self.lock();
         let container = state.containers.get(id);
         container.map(|c| c.mounts.clone()).unwrap_or_default()
+    }
+
+    /// What a container is connected to now.
+    pub fn bridge(&self, id: &ContainerId) -> Option<BridgePlan> {
+        let state = self.lock();
+        state.containers.get(id)?.bridge.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

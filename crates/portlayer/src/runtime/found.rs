@@ -132,7 +132,7 @@ pub enum FindingClass {
     Cgroup,
     /// Mount below our directories.
     Mount,
-    /// Named network namespace.
+    /// Network namespace kept by a mount.
     NetworkNamespace,
     /// FIFO file.
     Fifo,
@@ -146,6 +146,10 @@ pub enum FindingClass {
     VolumeData,
     /// Log directory.
     Log,
+    /// Network interface of the host: the host's end of a container's, or a bridge.
+    Interface,
+    /// Table or chain of the firewall.
+    Firewall,
 }
 
 /// How the files of images and volumes come to belong to an executor's own range of user ids.

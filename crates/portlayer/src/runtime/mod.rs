@@ -38,7 +38,9 @@ pub use found::{
 pub use inside::{IdMap, Inside};
 pub use log::{LogChunk, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};
-pub use plan::{ContainerPlan, IdRange, MountPlan, OutputPlan, ProcessPlan, RootPlan};
+pub use plan::{
+    BridgePlan, ContainerPlan, IdRange, MountPlan, NetworkPlan, OutputPlan, ProcessPlan, RootPlan,
+};
 
 use crate::element::ElementId;
 
@@ -138,6 +140,22 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Unmounts a volume from a running container. Idempotent. `Busy` when the container uses it.
     async fn detach_mount(&self, id: &ContainerId, target: &str) -> Result<(), RuntimeError>;
+
+    /// Connects a container to a bridge: its rules are in force before it has an address. Between `create_process` of the
+    /// primary process and its start, or while the container runs. Idempotent for the same plan; with another plan of the
+    /// same network, rules and ports change. `Firewall` when the rules cannot be loaded, `PortInUse`; nothing is
+    /// connected then.
+    async fn connect(&self, id: &ContainerId, plan: &BridgePlan) -> Result<(), RuntimeError>;
+
+    /// Takes a container from its bridge. Idempotent. `delete_container` and `purge` do it too.
+    async fn disconnect(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Makes the host's side of every bridge what it must be and nothing else: these containers are connected, with
+    /// these rules, whatever was lost or left. After a start of the port layer.
+    async fn restore_networks(
+        &self,
+        connected: &[(ContainerId, BridgePlan)],
+    ) -> Result<(), RuntimeError>;
 
     /// Feeds standard input from `input` until it ends, then closes it. One writer at a time, else `Busy`.
     async fn write_stdin(

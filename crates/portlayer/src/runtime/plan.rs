@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ContainerId, ProcessId};
 use crate::element::{ElementId, StoreKeys};
+use crate::network::{Allow, NetworkLease, NetworkSpec};
 use crate::store::{Access, MountSource};
 
 /// The root file system to prepare.
@@ -79,11 +80,41 @@ pub struct ContainerPlan {
     pub root: RootPlan,
     /// Volumes, parents before children.
     pub mounts: Vec<MountPlan>,
+    /// Its network. What belongs to the file system (resolver, hosts) is made with the container; addresses and rules are
+    /// made by [`Runtime::connect`](super::Runtime::connect).
+    pub network: NetworkPlan,
     /// The OCI spec without process and volume mounts, built field by field by `compose::oci`.
     pub spec: oci_spec::runtime::Spec,
     /// Several tasks start with the container: it must outlive a first one that ends before the others are created,
     /// so init stays until the primary process is deleted.
     pub several: bool,
+}
+
+/// The network of a container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub enum NetworkPlan {
+    /// A name space of its own with a loopback.
+    #[default]
+    None,
+    /// The host's.
+    Host,
+    /// A name space of its own on a bridge.
+    Bridge(Box<BridgePlan>),
+}
+
+/// A place on a bridge. Two containers never have the same address of one network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BridgePlan {
+    /// The network.
+    pub network: ElementId,
+    /// How the network is configured.
+    pub spec: NetworkSpec,
+    /// Addresses and published ports.
+    pub lease: NetworkLease,
+    /// What may be reached; `None` = all that is not closed.
+    pub egress: Option<Vec<Allow>>,
+    /// Host name, for the hosts file.
+    pub hostname: String,
 }
 
 /// Where one output stream of a process goes.

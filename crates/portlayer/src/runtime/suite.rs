@@ -8,9 +8,9 @@ use futures::TryStreamExt;
 use oci_spec::runtime::{Process, ProcessBuilder, Spec};
 
 use super::{
-    ContainerId, ContainerPlan, Delivery, FoundContainer, LogQuery, LogStreams, OutputPlan,
-    ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeErrorKind, Scope,
-    SignalScope,
+    ContainerId, ContainerPlan, Delivery, FoundContainer, LogQuery, LogStreams, NetworkPlan,
+    OutputPlan, ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime,
+    RuntimeErrorKind, Scope, SignalScope,
 };
 use crate::element::{ElementId, StoreKeys};
 use crate::store::Access;
@@ -112,6 +112,7 @@ impl<'a> Bench<'a> {
                 ids: None,
             },
             mounts: Vec::new(),
+            network: NetworkPlan::None,
             spec: self.subject.spec.clone(),
             several: false,
         }

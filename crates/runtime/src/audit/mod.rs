@@ -176,22 +176,27 @@ fn kernel(places: &Places, layout: &Layout) -> Result<BTreeSet<Finding>, Runtime
             ));
         }
     }
+    // containers/<container>/netns
+    let kept_depth = places.directory.components().count() + 3;
     for mount in
         host::mounts_below(&places.directory).map_err(failed("read", "/proc/self/mountinfo"))?
     {
-        let owner = component_after(&mount, &places.directory.join("containers"))
-            .or_else(|| volume_of(&mount));
-        found.insert(finding(FindingClass::Mount, mount.to_string_lossy(), owner));
+        let container = component_after(&mount, &places.directory.join("containers"));
+        let kept = container.is_some()
+            && mount.ends_with("netns")
+            && mount.components().count() == kept_depth;
+        let class = if kept {
+            FindingClass::NetworkNamespace
+        } else {
+            FindingClass::Mount
+        };
+        let owner = container.or_else(|| volume_of(&mount));
+        found.insert(finding(class, mount.to_string_lossy(), owner));
     }
     let roots = places.roots();
     for mount in host::mounts_below(&roots).map_err(failed("read", "/proc/self/mountinfo"))? {
         let owner = component_after(&mount, &roots);
         found.insert(finding(FindingClass::Mount, mount.to_string_lossy(), owner));
-    }
-    for name in names(Path::new("/run/netns")) {
-        if name.starts_with(&places.namespace) {
-            found.insert(finding(FindingClass::NetworkNamespace, name, None));
-        }
     }
     for container in names(&places.directory.join("containers")) {
         for path in fifos(&places.directory.join("containers").join(&container)) {

@@ -9,6 +9,7 @@ use portlayer::{
         ContainerId, ContainerPlan, IdRange, OutputPlan, ProcessExit, ProcessId, ProcessPlan,
         RuntimeError, RuntimeErrorKind, Scope,
     },
+    store::Access,
     task::ExitReason,
     time::Timestamp,
 };
@@ -21,7 +22,9 @@ use crate::{
     container,
     cwd::{self, Owner},
     error::failed,
-    exits, lease, live, options,
+    exits, lease, live, network,
+    network::files::NameFile,
+    options,
     place::{ContainerPlace, ContainerRecord, ProcessPlace, ProcessRecord},
     process::{self, Name},
     rlimits,
@@ -93,6 +96,18 @@ fn with_user(
     Ok((process, owner))
 }
 
+/// The container's files about names, but for those its read-only root has no place for. Blocks.
+fn name_files(plan: &ContainerPlan, place: &ContainerPlace) -> Result<Vec<NameFile>, RuntimeError> {
+    let object = || plan.executor.to_string();
+    let mut files = network::files::make(place.directory(), &plan.network)
+        .map_err(failed("make the name files of", object()))?;
+    if plan.root.access == Access::ReadOnly && !files.is_empty() {
+        let root = users::open_root(&place.root()).map_err(failed("open root of", object()))?;
+        files.retain(|file| root::stat(root.as_fd(), file.target).is_ok());
+    }
+    Ok(files)
+}
+
 fn token() -> Result<String, RuntimeError> {
     let mut bytes = [0u8; 16];
     std::io::Read::read_exact(
@@ -139,7 +154,9 @@ pub(super) async fn create_container(
         crate::io::make_fifo(&place.status(), 0o622)
             .map_err(failed("make the status of", object()))?;
         let cgroup = all.cgroup(&whole.id);
-        let spec = container::complete(&whole, process, &place, &record, &all.init, &cgroup)?;
+        let files = name_files(&whole, &place)?;
+        let (init, cgroup) = (&all.init, &cgroup);
+        let spec = container::complete(&whole, process, &place, &files, &record, init, cgroup)?;
         Ok((spec, is_new))
     })
     .await?;
@@ -169,6 +186,12 @@ async fn early_streams(
     }
 }
 
+/// Takes a container from its network. Idempotent. Blocks.
+pub(super) fn disconnect(shared: &Shared, id: &ContainerId) -> Result<(), RuntimeError> {
+    let disconnected = shared.networks.disconnect(id, &shared.place(id).network());
+    disconnected.map_err(|error| error.of("disconnect", id.as_str()))
+}
+
 pub(super) async fn delete_container(
     shared: &Arc<Shared>,
     id: &ContainerId,
@@ -183,7 +206,8 @@ pub(super) async fn delete_container(
             .map_err(failed("remove cgroup of", id.as_str()))?;
         let place = all.place(&id);
         // The root has a verb of its own, which comes later and needs the directory still.
-        for entry in ["p", "parts"] {
+        disconnect(&all, &id)?;
+        for entry in ["p", "parts", "etc"] {
             let directory = place.directory().join(entry);
             crate::host::unmount_below(&directory).map_err(failed("unmount below", id.as_str()))?;
             match std::fs::remove_dir_all(&directory) {

@@ -6,7 +6,7 @@ mod mounts;
 mod tracked;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -16,7 +16,7 @@ use containerd_client::types::v1::{Process as EngineProcess, Status as EngineSta
 use portlayer::{
     element::ElementId,
     runtime::{
-        ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer, IdRange,
+        BridgePlan, ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer, IdRange,
         InputStream, Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan,
         ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope,
         SignalScope,
@@ -35,6 +35,7 @@ use crate::{
     init, inside,
     io::{Logs, Pump, reader},
     lease, live,
+    network::Networks,
     place::ContainerPlace,
     probe,
     process::{self, Name},
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     info: RuntimeInfo,
     init: PathBuf,
     logs: Logs,
+    networks: Networks,
     pump: Pump,
     tracked: Mutex<HashMap<ProcessId, Arc<Tracked>>>,
     users: Arc<Users>,
@@ -92,7 +94,11 @@ impl Containerd {
                 .map_err(failed("install init in", directory.display().to_string()))
         })
         .await?;
+        let namespace = engine.config().network_namespace.as_deref();
+        let networks = Networks::open(&places.directory, &places.namespace, namespace)
+            .map_err(failed("write in", places.directory.display().to_string()))?;
         let shared = Shared {
+            networks,
             client: engine.client(),
             runc: engine.config().runc.clone(),
             layout: Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?,
@@ -474,6 +480,41 @@ impl Runtime for Containerd {
         blocking(move || inside::open(pid, oom_kills).map_err(failed("look into", object))).await
     }
 
+    async fn connect(&self, id: &ContainerId, plan: &BridgePlan) -> Result<(), RuntimeError> {
+        let pid = self.init_pid("connect", id).await?;
+        let (shared, id, plan) = (Arc::clone(&self.shared), id.clone(), plan.clone());
+        blocking(move || {
+            let keep = shared.place(&id).network();
+            let connected = shared.networks.connect(&id, pid, &keep, &plan);
+            connected.map_err(|error| error.of("connect", id.as_str()))
+        })
+        .await
+    }
+
+    async fn disconnect(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let (shared, id) = (Arc::clone(&self.shared), id.clone());
+        blocking(move || lifecycle::disconnect(&shared, &id)).await
+    }
+
+    async fn restore_networks(
+        &self,
+        connected: &[(ContainerId, BridgePlan)],
+    ) -> Result<(), RuntimeError> {
+        let mut pids = BTreeMap::new();
+        for (id, _) in connected {
+            // One that has ended needs no connection: its end is about to be seen.
+            if let Ok(pid) = self.init_pid("restore the network of", id).await {
+                pids.insert(id.clone(), pid);
+            }
+        }
+        let (shared, connected) = (Arc::clone(&self.shared), connected.to_vec());
+        blocking(move || {
+            let restored = shared.networks.restore(&connected, &pids);
+            restored.map_err(|error| error.of("restore", "networks"))
+        })
+        .await
+    }
+
     async fn write_stdin(
         &self,
         id: &ProcessId,
@@ -559,12 +600,16 @@ impl Runtime for Containerd {
     }
 
     async fn audit(&self) -> Result<Vec<Finding>, RuntimeError> {
-        audit::audit(
-            &self.shared.client,
-            &self.shared.places,
-            &self.shared.layout,
-        )
-        .await
+        let shared = Arc::clone(&self.shared);
+        let mut found = audit::audit(&shared.client, &shared.places, &shared.layout).await?;
+        let networks = blocking(move || {
+            let networks = shared.networks.audit();
+            networks.map_err(|error| error.of("list", "networks"))
+        })
+        .await?;
+        found.extend(networks);
+        found.sort();
+        Ok(found)
     }
 
     fn state_dir(&self) -> PathBuf {

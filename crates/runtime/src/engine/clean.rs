@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{EngineError, Places, STOP_LIMIT, io_error, keeper};
-use crate::{cgroup::Layout, host};
+use crate::{cgroup::Layout, host, network, root::error_text};
 
 /// Ends everything that runs, in an order in which nothing comes back: the one that restarts things first, then what keeps others
 /// busy.
@@ -23,6 +23,12 @@ pub(super) fn end(places: &Places) -> Result<(), EngineError> {
         .map_err(io_error("remove cgroup", Path::new(&places.cgroup_parent)))?;
     remove_shim_sockets(places);
     remove_roots(places)?;
+    network::clean(&places.directory, &places.namespace).map_err(|error| {
+        EngineError::Networks {
+            directory: places.directory.clone(),
+            text: error_text(&error),
+        }
+    })?;
     // Loop devices that back a mount below are freed by its unmounting.
     host::unmount_below(&places.directory).map_err(io_error("unmount below", &places.directory))
 }

@@ -45,6 +45,8 @@ pub struct EngineConfig {
     pub runc: String,
     /// How much output of a task is stored.
     pub logs: LogBounds,
+    /// File of the network namespace in which bridges and the firewall's rules are made; `None` = that of this process.
+    pub network_namespace: Option<PathBuf>,
 }
 
 impl EngineConfig {
@@ -55,6 +57,7 @@ impl EngineConfig {
             containerd: "containerd".into(),
             runc: "runc".into(),
             logs: LogBounds::default(),
+            network_namespace: None,
         }
     }
 }
@@ -76,6 +79,14 @@ pub enum EngineError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// What is left of the networks cannot be removed.
+    #[error("cannot remove the networks of {directory}: {text}")]
+    Networks {
+        /// The engine's directory.
+        directory: PathBuf,
+        /// What failed.
+        text: String,
     },
     /// containerd ended while starting.
     #[error("containerd ended while starting: {log}")]

@@ -78,6 +78,7 @@ impl Rig {
         let bytes = || Some(Arc::new(MemoryStore::default()) as Arc<dyn Store>);
         let layer = PortLayer::open(Config {
             ledger: LedgerConfig::new(directory.path().join("ledger")),
+            networks: Vec::new(),
             locations: vec![
                 location("images", Kind::Image, bytes()),
                 location("volumes", Kind::Volume, bytes()),

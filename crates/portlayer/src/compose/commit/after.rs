@@ -49,6 +49,17 @@ impl Driver {
             }
             self.forget_volume(id).await;
         }
+        if let (Some(id), true) = (&changes.disconnects, self.live.is_some())
+            && let Err(error) = self.node.runtime.disconnect(&container).await
+        {
+            deferred.retain(|(of, _)| of != id);
+            let error = ElementResult::Error(error.into());
+            result.elements.insert(id.clone(), error);
+        } else if let Some(live) = &mut self.live
+            && changes.disconnects.is_some()
+        {
+            live.resolved.bridge = None;
+        }
         // The ends of stopped tasks were recorded meanwhile.
         let Ok((record, body)) = self.node.executor(&self.executor) else {
             // With its last task gone it may have been deleted at once: the commit was done.
@@ -166,7 +177,8 @@ pub(super) fn interim(
     let mut wanted = prepared.draft.wanted.clone();
     let committed = &prepared.body.composition.joined;
     let mut deferred = Vec::new();
-    let detached: BTreeSet<_> = changes.detaches.iter().map(|(id, _)| id).collect();
+    let detached = changes.detaches.iter().map(|(id, _)| id);
+    let detached: BTreeSet<_> = detached.chain(&changes.disconnects).collect();
     for (id, change) in &prepared.difference.changes {
         let Some(before) = committed.get(id) else {
             continue;

@@ -12,6 +12,7 @@ use crate::compose::steps::{Failed, Start};
 use crate::compose::{CommitError, Composition, StepError};
 use crate::element::ElementId;
 use crate::error::Classify;
+use crate::network::NetworkLease;
 use crate::runtime::ContainerId;
 
 /// What is written about a commit.
@@ -28,13 +29,18 @@ impl Driver {
         &self,
         prepared: &Prepared,
         intent: &Intent,
-    ) -> Result<(), CommitError> {
+        connects: bool,
+    ) -> Result<Option<NetworkLease>, CommitError> {
         let (executor, wanted) = (self.executor.clone(), prepared.draft.wanted.clone());
         let intent = intent.clone();
-        let claimed: Result<(), TxnError> = self
+        let bridge = prepared.resolved.bridge.clone().filter(|_| connects);
+        let claimed: Result<_, TxnError> = self
             .node
             .ledger
-            .write(move |txn| record::claim(txn, &executor, &wanted, &intent.claims, Some(&intent)))
+            .write(move |txn| {
+                let (claims, intent) = (&intent.claims, Some(&intent));
+                record::claim(txn, &executor, &wanted, claims, intent, bridge.as_deref())
+            })
             .await;
         claimed.map_err(|error| error.into_commit(&self.executor, &self.node))
     }
@@ -112,7 +118,7 @@ impl Driver {
             .node
             .ledger
             .write(move |txn| {
-                record::claim(txn, &executor, &wanted, &claimed, None)?;
+                record::claim(txn, &executor, &wanted, &claimed, None, None)?;
                 let commit = record::Commit {
                     operation: &operation,
                     executor: &executor,
@@ -162,6 +168,7 @@ pub(super) fn intent(
         attaches: attaches
             .map(|volume| (volume.record.id.clone(), volume.target.clone()))
             .collect(),
+        lease: None,
         runs: starts
             .iter()
             .map(|start| (start.task.clone(), start.run))

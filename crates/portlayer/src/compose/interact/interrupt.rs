@@ -233,7 +233,12 @@ impl PortLayer {
             .write(move |txn| record::paused(txn, &operation, &id, pause))
             .await;
         match written {
-            Ok(()) | Err(record::TxnError::Changed(..) | record::TxnError::NoIds) => Ok(true),
+            Ok(())
+            | Err(
+                record::TxnError::Changed(..)
+                | record::TxnError::NoIds
+                | record::TxnError::Lease(..),
+            ) => Ok(true),
             Err(record::TxnError::Ledger(source)) => Err(ledger(executor, source)),
         }
     }

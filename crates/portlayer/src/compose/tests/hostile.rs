@@ -140,7 +140,7 @@ async fn roles_and_settings_that_do_not_fit() {
         ),
         (
             "task as network",
-            node.open().await.join(&task, JoinHow::Network).await,
+            node.open().await.join(&task, JoinHow::network()).await,
             "task://t/a",
         ),
         (

@@ -3,6 +3,7 @@
 mod faults;
 mod hostile;
 mod life;
+mod networks;
 mod oci;
 mod races;
 mod recovery;

@@ -25,6 +25,7 @@ fn resolved(change: impl FnOnce(&mut Resolved)) -> Resolved {
         }),
         volumes: Vec::new(),
         host_network: false,
+        bridge: None,
         tasks: BTreeMap::new(),
     };
     change(&mut resolved);

@@ -12,9 +12,11 @@ use crate::element::{
 };
 use crate::event::{Change, Event};
 use crate::ledger::LedgerConfig;
+use crate::network::NetworkSpec;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{
-    ContainerId, ContainerPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan, Runtime, Scope,
+    ContainerId, ContainerPlan, NetworkPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan, Runtime,
+    Scope,
 };
 use crate::store::{
     Access, Location, MountSource, Policy, Put, Store, StoreCapabilities, StoreError, Stored,
@@ -379,6 +381,7 @@ impl Stopped {
             revision: 1,
             root: root.clone(),
             mounts: Vec::new(),
+            network: NetworkPlan::None,
             spec: serde_json::from_value(serde_json::json!({ "ociVersion": "1.0.2" })).unwrap(),
             several: false,
         };
@@ -413,6 +416,11 @@ async fn try_open(
     };
     let config = Config {
         ledger: LedgerConfig::new(dir.path().join("ledger")),
+        networks: vec![NetworkSpec::new(
+            "lan",
+            Some("10.9.0.0/29".parse().unwrap()),
+            Some("fd09::/64".parse().unwrap()),
+        )],
         locations: vec![
             location("x", Kind::Executor, None),
             location("t", Kind::Task, None),

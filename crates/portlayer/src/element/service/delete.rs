@@ -6,7 +6,7 @@ use crate::element::{Body, ElementId, Kind, Record, State};
 use crate::error::{Classify, DeleteError};
 use crate::event::Change;
 use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb as AuditVerb};
-use crate::{Operation, PortLayer};
+use crate::{Operation, PortLayer, network};
 
 impl PortLayer {
     /// Deletes an element, its bytes, and the tasks stored with it. Not idempotent: what is gone is `NotFound`.
@@ -147,6 +147,9 @@ fn drop_record(txn: &mut Txn<'_>, by: &Operation, record: &Record) -> Result<(),
     }
     if let Body::Executor(executor) = &record.body {
         txn.free_ids(id)?;
+        if let Some(lease) = &executor.composition.lease {
+            network::release(txn, lease, None);
+        }
         for joined in executor.composition.joined.keys() {
             txn.unlink(Index::References, joined, id);
             if let Some(element) = txn.get(joined)? {

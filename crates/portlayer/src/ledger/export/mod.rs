@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use super::audit::AuditRow;
 use super::{Index, Ledger, LedgerConfig, LedgerError, codec, durable, keys, pieces, schema};
-use crate::element::{Checksum, Record, Summing};
+use crate::element::{Checksum, ElementId, Record, Summing};
 use crate::event::Event;
 use crate::task::ExitRecord;
 
@@ -226,6 +226,11 @@ fn about(tree: &sled::Tree, key: &[u8], entry: sled::IVec) -> Option<Value> {
         b'x' => Some(json!({ "exit": codec::decode::<ExitRecord>(key, &entry).ok()? })),
         b'd' => Some(json!({ "data": std::str::from_utf8(&key[1..]).ok()? })),
         b'i' => Some(json!({ "intent": std::str::from_utf8(&key[1..]).ok()? })),
+        b'n' => {
+            let pool = std::str::from_utf8(key.get(1..key.len().checked_sub(5)?)?).ok()?;
+            let owner: ElementId = codec::decode(key, &entry).ok()?;
+            Some(json!({ "number": keys::number_of(key).ok()?, "pool": pool, "owner": owner }))
+        }
         b'm' => Some(json!({ "meta": std::str::from_utf8(&key[1..]).ok()? })),
         _ => None,
     }

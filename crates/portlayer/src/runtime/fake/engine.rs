@@ -9,10 +9,10 @@ use super::process::{Ended, FakeProcess, Phase, script_error};
 use super::{FakeContainer, FakeRuntime, answer, error};
 use crate::element::ElementId;
 use crate::runtime::{
-    ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FindingClass, FoundContainer,
-    IdMap, InputStream, Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId,
-    ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
-    Scope, SignalScope,
+    BridgePlan, ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FindingClass,
+    FoundContainer, IdMap, InputStream, Inside, LogQuery, LogReader, MountPlan, ProcessExit,
+    ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind,
+    RuntimeInfo, Scope, SignalScope,
 };
 use crate::task::ExitReason;
 
@@ -121,6 +121,7 @@ impl Runtime for FakeRuntime {
             mounts: mounts
                 .map(|m| (m.target.clone(), m.volume.clone()))
                 .collect(),
+            bridge: None,
             processes: BTreeMap::new(),
         };
         state.containers.insert(plan.id.clone(), container);
@@ -343,6 +344,56 @@ impl Runtime for FakeRuntime {
         let fault = self.enter("detach_mount", target).await?;
         if let Some(container) = self.lock().containers.get_mut(id) {
             container.mounts.remove(target);
+        }
+        answer(fault, ())
+    }
+
+    async fn connect(&self, id: &ContainerId, plan: &BridgePlan) -> Result<(), RuntimeError> {
+        let fault = self.enter("connect", id.as_str()).await?;
+        let mut state = self.lock();
+        let taken = state.containers.iter().any(|(other, container)| {
+            let same = |there: &BridgePlan| {
+                there.network == plan.network && there.lease.number == plan.lease.number
+            };
+            other != id && container.bridge.as_ref().is_some_and(same)
+        });
+        let container = state.containers.get_mut(id);
+        let started = container.as_ref().is_some_and(|c| !c.processes.is_empty());
+        let refused = match (&container, taken) {
+            (None, _) => Some(RuntimeErrorKind::NotFound),
+            (_, true) => Some(RuntimeErrorKind::AlreadyExists),
+            // The primary process has made the name space.
+            _ if !started => Some(RuntimeErrorKind::State),
+            _ => None,
+        };
+        if let Some(kind) = refused {
+            return Err(error(kind, "connect", id.as_str()));
+        }
+        if let Some(container) = container {
+            container.bridge = Some(plan.clone());
+        }
+        answer(fault, ())
+    }
+
+    async fn disconnect(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let fault = self.enter("disconnect", id.as_str()).await?;
+        if let Some(container) = self.lock().containers.get_mut(id) {
+            container.bridge = None;
+        }
+        answer(fault, ())
+    }
+
+    async fn restore_networks(
+        &self,
+        connected: &[(ContainerId, BridgePlan)],
+    ) -> Result<(), RuntimeError> {
+        let fault = self
+            .enter("restore_networks", &connected.len().to_string())
+            .await?;
+        let mut state = self.lock();
+        for (id, container) in &mut state.containers {
+            let wanted = connected.iter().find(|(wanted, _)| wanted == id);
+            container.bridge = wanted.map(|(_, plan)| plan.clone());
         }
         answer(fault, ())
     }

@@ -59,6 +59,9 @@ impl Runtime for Idle {
     async fn process_state(&self, _: &ProcessId, _: bool) -> Answer<ProcessState> { Ok(ProcessState::Unknown) }
     async fn attach_mount(&self, _: &ContainerId, _: &MountPlan) -> Answer<()> { no() }
     async fn detach_mount(&self, _: &ContainerId, _: &str) -> Answer<()> { Ok(()) }
+    async fn connect(&self, _: &ContainerId, _: &BridgePlan) -> Answer<()> { no() }
+    async fn disconnect(&self, _: &ContainerId) -> Answer<()> { Ok(()) }
+    async fn restore_networks(&self, _: &[(ContainerId, BridgePlan)]) -> Answer<()> { Ok(()) }
     async fn write_stdin(&self, _: &ProcessId, _: bool, _: InputStream) -> Answer<()> { no() }
     async fn resize(&self, _: &ProcessId, _: bool, _: u16, _: u16) -> Answer<()> { no() }
     async fn logs(&self, _: &LogQuery) -> Answer<LogReader> { no() }

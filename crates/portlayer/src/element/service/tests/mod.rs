@@ -180,6 +180,7 @@ async fn open(
 ) -> PortLayer {
     let config = Config {
         ledger: LedgerConfig::new(directory.path().join("ledger")),
+        networks: Vec::new(),
         locations: locations(images, volumes),
         runtime: Arc::new(engine::Idle),
     };
