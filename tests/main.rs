@@ -8,6 +8,7 @@
 
 mod cli;
 mod isolation;
+mod network;
 mod node;
 mod support;
 mod tidy;

@@ -9,8 +9,8 @@ use super::oci;
 use super::validate::{EffectiveTask, Resolved, VolumeUse};
 use crate::element::{ElementId, Record, StoreKeys};
 use crate::runtime::{
-    BridgePlan, ContainerId, ContainerPlan, IdRange, MountPlan, OutputPlan, ProcessId, ProcessPlan, RootPlan,
-    RuntimeError, RuntimeErrorKind, Scope,
+    BridgePlan, ContainerId, ContainerPlan, IdRange, MountPlan, OutputPlan, ProcessId, ProcessPlan,
+    RootPlan, RuntimeError, RuntimeErrorKind, Scope,
 };
 use crate::store::{MountSource, StoreError};
 use crate::task::LogChoice;

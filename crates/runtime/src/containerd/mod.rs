@@ -16,10 +16,10 @@ use containerd_client::types::v1::{Process as EngineProcess, Status as EngineSta
 use portlayer::{
     element::ElementId,
     runtime::{
-        BridgePlan, ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer, IdRange,
-        InputStream, Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId, ProcessPlan,
-        ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo, Scope,
-        SignalScope,
+        BridgePlan, ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer,
+        IdRange, InputStream, Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId,
+        ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
+        Scope, SignalScope,
     },
 };
 
