@@ -42,5 +42,6 @@
 
 pub mod config;
 mod node;
+pub mod server;
 
 pub use node::{CloseError, LocationFault, Node, OpenError, clean, open, open_with};

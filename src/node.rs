@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use portlayer::PortLayer;
 use portlayer::archive::Limits;
+use portlayer::element::{Kind, ListQuery};
+use portlayer::error::ReadError;
 use portlayer::ledger::LedgerConfig;
 use portlayer::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use portlayer::store::{Location, Store, StoreError, dir::DirStore};
@@ -141,6 +143,19 @@ impl Node {
     /// Versions and abilities of the engine.
     pub async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
         self.runtime.info().await
+    }
+
+    /// Whether no executor runs.
+    pub async fn is_idle(&self) -> Result<bool, ReadError> {
+        let query = ListQuery {
+            filters: vec!["state==running".to_owned(), "state==paused".to_owned()],
+            kind: Some(Kind::Executor),
+            limit: 1,
+            hidden: true,
+            ..ListQuery::default()
+        };
+        let page = self.port_layer.list(query).await?;
+        Ok(page.items.is_empty())
     }
 
     /// Closes the port layer and leaves containerd and every task running.

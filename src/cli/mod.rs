@@ -12,6 +12,7 @@ mod node;
 mod output;
 mod parse;
 mod rows;
+mod serve;
 mod source;
 mod task;
 mod task_flags;
@@ -114,6 +115,7 @@ enum Command {
     Pause(task::interrupt::PauseArgs),
     /// Thaw an executor
     Resume(task::interrupt::PauseArgs),
+    Serve(serve::ServeArgs),
     Events(node::events::EventsArgs),
     History(node::history::HistoryArgs),
     Inspect(node::inspect::InspectArgs),
@@ -162,13 +164,14 @@ fn refuse(refused: &clap::Error) -> ExitCode {
 }
 
 /// Logs go to standard error; `RUST_LOG` says which.
-fn start_logging(debug: bool) {
-    let default = if debug { "portlayer=debug,warn" } else { "off" };
+fn start_logging(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be told on standard error, whose end is the only reason for one.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -177,6 +180,10 @@ fn execute(cli: Cli) -> Outcome {
     let flags = Flags {
         config: global.config,
         data_dir: global.data_dir,
+        socket: match &cli.command {
+            Command::Serve(args) => args.socket.clone(),
+            _ => None,
+        },
         ..Flags::default()
     };
     let color = global.color.decide(
@@ -192,7 +199,14 @@ fn execute(cli: Cli) -> Outcome {
         Command::Config(args) => config::run(&args, &context()?),
         Command::Completion(args) => completion::run(&args),
         command => {
-            start_logging(global.debug);
+            let serves = matches!(command, Command::Serve(_));
+            start_logging(if global.debug {
+                "portlayer=debug,warn"
+            } else if serves {
+                "portlayer=info,warn"
+            } else {
+                "off"
+            });
             let context = context()?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -236,6 +250,7 @@ async fn on_node(command: Command, context: &Context) -> Outcome {
         Command::Stop(args) => task::interrupt::stop(args, context).await,
         Command::Pause(args) => task::interrupt::pause(args, context).await,
         Command::Resume(args) => task::interrupt::resume(args, context).await,
+        Command::Serve(_) => serve::run(context).await,
         Command::Events(args) => node::events::run(args, context).await,
         Command::History(args) => node::history::run(args, context).await,
         Command::Inspect(args) => node::inspect::run(args, context).await,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{LocationConfig, NetworkConfig};
+use super::{Ids, LocationConfig, NetworkConfig, Role};
 
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +18,7 @@ pub(super) struct File {
     pub(super) networks: Vec<NetworkConfig>,
     pub(super) ledger: Ledger,
     pub(super) logs: Logs,
+    pub(super) serve: Serve,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -40,4 +41,27 @@ pub(super) struct Ledger {
 pub(super) struct Logs {
     pub(super) file: Option<String>,
     pub(super) files: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Serve {
+    pub(super) mode: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) read_write_uids: Option<Ids>,
+    pub(super) read_write_gids: Option<Ids>,
+    pub(super) read_only_uids: Option<Ids>,
+    pub(super) read_only_gids: Option<Ids>,
+    pub(super) drain_seconds: Option<u64>,
+    pub(super) tls: Tls,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) address: Option<String>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) client_ca: Option<PathBuf>,
+    pub(super) role: Option<Role>,
 }

@@ -7,6 +7,7 @@ mod file;
 mod location;
 mod network;
 mod resolve;
+mod serve;
 mod size;
 mod source;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use thiserror::Error;
 pub use location::{Backing, LocationConfig};
 pub use network::NetworkConfig;
 pub use resolve::{Flags, Loaded, load};
+pub use serve::{Ids, Mode, Role, ServeSettings, TlsSettings};
 pub use size::{SizeError, parse_size};
 pub use source::{Environment, Origin, Setting};
 pub use way::Way;
@@ -50,6 +52,8 @@ pub struct Config {
     pub ledger: LedgerSettings,
     /// Stored output of tasks.
     pub logs: LogSettings,
+    /// How the daemon serves.
+    pub serve: ServeSettings,
 }
 
 /// The programs of the private engine: names, searched in `PATH`, or absolute paths.
@@ -89,6 +93,7 @@ impl Config {
         Self {
             socket: data_dir.join(SOCKET),
             embedded: false,
+            serve: ServeSettings::default(),
             data_dir,
             engine: EngineConfig::default(),
             locations: location::defaults(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::File;
 use super::source::{Environment, Origin, Setting, Sources};
-use super::{Config, ConfigError, SOCKET, Way, location, network};
+use super::{Config, ConfigError, SOCKET, Way, location, network, serve};
 
 /// The smallest log file: below it there would be a file for every few lines.
 const MIN_LOG_FILE_BYTES: u64 = 4 << 10;
@@ -121,6 +121,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
         file.logs.files,
         config.logs.files,
     )?;
+    config.serve = serve::resolve(file.serve, config.serve, &mut from)?;
     // Locations are structured: only a file can give them, and it gives all of them.
     let origin = match file.locations {
         Some(locations) => {

@@ -171,6 +171,11 @@ impl Sources<'_> {
         found.map_or(Origin::Default, |setting| setting.origin.clone())
     }
 
+    /// The file that was read, as an origin.
+    pub(super) fn file_origin(&self) -> Origin {
+        self.path.clone().map_or(Origin::Default, Origin::File)
+    }
+
     pub(super) fn refuse<T>(&self, key: &str, rule: &str) -> Result<T, ConfigError> {
         Err(ConfigError::Value {
             key: key.to_owned(),

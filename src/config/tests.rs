@@ -267,3 +267,43 @@ fn the_more_specific_of_socket_and_embedded_is_the_way() {
         Way::Daemon
     );
 }
+
+#[test]
+fn the_daemon_is_configured_like_everything_else() {
+    let (_dir, flags) = file(
+        "[serve]\nmode = '0600'\nread_write_uids = [0, 7]\n\
+         [serve.tls]\naddress = '[::1]:1'\ncertificate = '/c'\nkey = '/k'\nclient_ca = '/a'\nrole = 'read-write'\n",
+    );
+    let variables = [("PORTLAYER_READ_ONLY_GIDS", "50,60")];
+    let loaded = load(&flags, &environment(&variables)).unwrap();
+    let serve = &loaded.config.serve;
+    assert_eq!(serve.mode, Mode(0o600));
+    assert_eq!(serve.read_write_uids, Ids(vec![0, 7]));
+    assert_eq!(serve.read_only_gids, Ids(vec![50, 60]));
+    assert_eq!(serve.tls.as_ref().unwrap().role, Role::ReadWrite);
+    let origin = |key: &str| {
+        let setting = loaded.settings.iter().find(|setting| setting.key == key);
+        setting.unwrap().origin.clone()
+    };
+    assert_eq!(
+        origin("serve.read_only_gids"),
+        Origin::Variable("PORTLAYER_READ_ONLY_GIDS")
+    );
+    assert_eq!(origin("serve.drain_seconds"), Origin::Default);
+    for (text, key) in [
+        ("[serve]\nmode = '999'", "serve.mode"),
+        ("[serve.tls]\nkey = '/k'", "serve.tls.address"),
+        ("[serve.tls]\naddress = 'x:1'", "serve.tls.certificate"),
+        (
+            "[serve.tls]\naddress = 'x:1'\ncertificate = '/c'\nkey = '/k'\nrole = 'read-write'",
+            "serve.tls.role",
+        ),
+    ] {
+        let (_dir, flags) = file(text);
+        let error = load(&flags, &environment(&[])).unwrap_err();
+        assert!(
+            matches!(&error, ConfigError::Value { key: found, .. } if found == key),
+            "{text}: {error}"
+        );
+    }
+}

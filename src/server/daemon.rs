@@ -1,0 +1,140 @@
+//! The life of a daemon: open, reconcile, serve, drain, close. Running tasks outlive it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use super::{Access, Facts, ListenError, Listener, ServeError, Server, TlsFiles};
+use crate::config::Config;
+use crate::{CloseError, Node, OpenError};
+
+/// Why a daemon cannot serve or ended.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The node cannot be opened: another process has it, containerd does not start, the ledger is damaged.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is nothing to listen on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Serving failed.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The node cannot be closed.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+}
+
+/// Runs a daemon until `stop` is ready, then drains: no new calls are taken, streams end with a status that says so,
+/// calls in flight have the configured time. Tasks go on; the next daemon takes them over. An engine nothing runs in is
+/// ended too.
+///
+/// A socket that the service manager passed is served instead of the configured one. The service manager is told READY
+/// when the node is reconciled and its sockets take calls. Call it before other threads run: it takes the variables of
+/// passed sockets.
+pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    let passed = Listener::passed()?;
+    let node = crate::open(config).await?;
+    let own = passed.is_none();
+    let server = Server::new(
+        node.port_layer.clone(),
+        Facts::of(config, &node),
+        Access::of(config),
+    );
+    let served = match listeners(config, passed).await {
+        Ok(listeners) => serve_all(&server, listeners, config, stop).await,
+        Err(error) => Err(error.into()),
+    };
+    if own && served.is_ok() {
+        remove(&config.socket);
+    }
+    drop(server);
+    let closed = close(node).await;
+    served?;
+    closed
+}
+
+async fn listeners(
+    config: &Config,
+    passed: Option<Listener>,
+) -> Result<Vec<Listener>, ListenError> {
+    let serve = &config.serve;
+    let mut listeners = vec![match passed {
+        Some(listener) => listener,
+        None => Listener::unix(&config.socket, serve.mode.0, serve.group.as_deref())?,
+    }];
+    if let Some(tls) = &serve.tls {
+        let files = TlsFiles {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            client_authority: tls.client_ca.clone(),
+        };
+        listeners.push(Listener::tls(&tls.address, &files).await?);
+    }
+    Ok(listeners)
+}
+
+async fn serve_all(
+    server: &Server,
+    listeners: Vec<Listener>,
+    config: &Config,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DaemonError> {
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        let server = server.clone();
+        serving.spawn(async move { server.serve(listener).await });
+    }
+    let socket = config.socket.display();
+    tracing::info!(%socket, "serving");
+    tell(&[
+        NotifyState::Ready,
+        NotifyState::Status(&format!("serving on {socket}")),
+    ]);
+    let failed = tokio::select! {
+        () = stop => None,
+        ended = serving.join_next() => ended,
+    };
+    tracing::info!(calls = server.calls(), "draining");
+    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    server.drain();
+    let drained = async { while serving.join_next().await.is_some() {} };
+    let limit = Duration::from_secs(config.serve.drain_seconds);
+    if tokio::time::timeout(limit, drained).await.is_err() {
+        tracing::warn!(calls = server.calls(), "calls were cut off");
+        serving.shutdown().await;
+    }
+    match failed {
+        Some(Ok(ended)) => Ok(ended?),
+        // A panic of ours: the service manager starts the next daemon.
+        Some(Err(error)) => {
+            tracing::error!(%error, "serving panicked");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+async fn close(node: Node) -> Result<(), DaemonError> {
+    match node.is_idle().await {
+        Ok(true) => Ok(node.halt().await?),
+        // What cannot be asked is left as it is.
+        Ok(false) | Err(_) => Ok(node.close().await?),
+    }
+}
+
+/// Where no service manager listens this does nothing.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+fn remove(socket: &Path) {
+    if let Err(error) = std::fs::remove_file(socket) {
+        tracing::debug!(%error, socket = %socket.display(), "the socket is left");
+    }
+}
