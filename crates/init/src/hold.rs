@@ -6,6 +6,7 @@
 //! ended with it.
 //!
 //! ```text
+//! DIRECTORY/<container>/status                         what its init says of the primary
 //! DIRECTORY/<container>/p/<process>/stdout, stderr
 //! ```
 
@@ -47,16 +48,18 @@ pub(crate) fn run(directory: &Path) -> io::Result<()> {
 /// Every output FIFO and its inode. What cannot be listed is being made or removed.
 fn fifos(directory: &Path) -> HashMap<PathBuf, u64> {
     let mut found = HashMap::new();
+    let mut look = |path: PathBuf| {
+        if let Ok(metadata) = fs::symlink_metadata(&path)
+            && metadata.file_type().is_fifo()
+        {
+            found.insert(path, metadata.ino());
+        }
+    };
     for container in entries(directory) {
+        look(container.join("status"));
         for process in entries(&container.join("p")) {
-            for name in ["stdout", "stderr"] {
-                let path = process.join(name);
-                if let Ok(metadata) = fs::symlink_metadata(&path)
-                    && metadata.file_type().is_fifo()
-                {
-                    found.insert(path, metadata.ino());
-                }
-            }
+            look(process.join("stdout"));
+            look(process.join("stderr"));
         }
     }
     found

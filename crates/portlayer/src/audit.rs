@@ -74,7 +74,7 @@ impl AuditReport {
 /// Who may own what, collected from the ledger. Keys are the names owners go by elsewhere: ids, digests of ids, names
 /// of containers.
 #[derive(Default)]
-struct Owners {
+pub(crate) struct Owners {
     /// Every element, by id and by digest.
     elements: BTreeMap<String, ElementId>,
     /// Containers that may exist, by name.
@@ -146,7 +146,7 @@ impl PortLayer {
         mounts
     }
 
-    fn owners(&self) -> Result<Owners, LedgerError> {
+    pub(crate) fn owners(&self) -> Result<Owners, LedgerError> {
         let mut owners = Owners {
             locations: self.own_mounts(),
             ..Owners::default()
@@ -197,7 +197,7 @@ impl Owners {
         }
     }
 
-    fn owner_of(&self, finding: &Finding) -> Option<&ElementId> {
+    pub(crate) fn owner_of(&self, finding: &Finding) -> Option<&ElementId> {
         let owner = finding.owner.as_deref();
         let container = || self.containers.get(owner.unwrap_or(&finding.name));
         match finding.class {
@@ -205,7 +205,8 @@ impl Owners {
             | FindingClass::Shim
             | FindingClass::Cgroup
             | FindingClass::RuncState
-            | FindingClass::Fifo => container(),
+            | FindingClass::Fifo
+            | FindingClass::Directory => container(),
             // Its label names the executor, but only the name says which start of it.
             FindingClass::Container => self.containers.get(&finding.name),
             FindingClass::Snapshot => self

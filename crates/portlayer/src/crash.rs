@@ -73,6 +73,7 @@ pub const POINTS: &[&str] = &[
     "log.before-segment",
     "log.after-segment",
     "log.before-drain",
+    "status.before-take",
     "log.before-exit-file",
     "log.after-exit-file",
     // Recovery.

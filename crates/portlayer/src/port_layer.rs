@@ -128,9 +128,9 @@ impl PortLayer {
         layer.add_built_in().await?;
         layer.set_networks(networks).await?;
         layer.watch_locations().await;
-        layer.recover().await?;
+        let leftovers = layer.recover().await?;
         crate::crash::point("recover.before-sweep");
-        layer.sweep_at_open().await;
+        layer.sweep_at_open(leftovers).await;
         crate::crash::point("recover.after-open");
         Ok(layer)
     }

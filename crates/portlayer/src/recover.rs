@@ -2,21 +2,25 @@
 //!
 //! 1. Commits whose intent is still in the ledger never finished: what they made is removed, what they claimed is
 //!    released. They were not acknowledged.
-//! 2. Containers of ours that no running executor owns are purged, half-made ones included: a commit that died before
-//!    its intent was durable has made a lease at most.
+//! 2. Containers with processes that no running executor owns are purged, volumes attached for nobody detached.
 //! 3. Running executors get their drivers back: ends are watched again, deadlines go on, what ended while nobody
 //!    watched gets its true exit record, marked reconciled; what the engine does not know any more is lost.
 //!
+//! 4. Everything else that nobody owns - dead containers, snapshots, leases, mounts, cgroups, FIFOs, logs, bytes without a
+//!    record - is swept while we serve (see `leftovers`).
+//!
 //! One bad record never stops an open: it is logged, and its element is left as it is.
+
+mod leftovers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 
 use crate::compose::{Intent, TaskError, unclaim};
-use crate::element::{Body, ElementId, ExecutorBody, Record, State};
+use crate::element::{Body, ElementId, ExecutorBody, Kind, Record, State};
 use crate::ledger::LedgerError;
-use crate::runtime::{ContainerId, ProcessId, RuntimeError, Scope};
+use crate::runtime::{ContainerId, Finding, FindingClass, ProcessId, RuntimeError, Scope};
 use crate::{OpenError, Operation, PortLayer};
 
 /// Executors taken over at once; each asks the engine a few times.
@@ -24,9 +28,25 @@ const AT_ONCE: usize = 16;
 /// Records read at once.
 const PAGE: usize = 1000;
 
+/// What runs: a container of which nothing but these is left is in nobody's way.
+const RUNS: [FindingClass; 3] = [
+    FindingClass::Process,
+    FindingClass::Shim,
+    FindingClass::RuncState,
+];
+
+/// What a live executor has in the engine.
+struct Live {
+    /// Its container, unless it waits for a restart.
+    container: Option<ContainerId>,
+    /// Volumes that are attached for it.
+    volumes: Vec<ElementId>,
+}
+
 impl PortLayer {
-    /// Compares ledger and engine and mends the difference. Errors: the ledger cannot be read, the engine not listed.
-    pub(crate) async fn recover(&self) -> Result<(), OpenError> {
+    /// Compares ledger and engine and mends the difference. Returns what nobody owns and nobody is endangered by: it is
+    /// removed while we serve. Errors: the ledger cannot be read, the engine not listed.
+    pub(crate) async fn recover(&self) -> Result<Vec<Finding>, OpenError> {
         for (executor, intent) in self.shared.ledger.intents::<Intent>()? {
             match intent {
                 Ok(intent) => self.roll_back(&executor, &intent).await,
@@ -35,9 +55,11 @@ impl PortLayer {
             }
         }
         let live = self.live_executors()?;
-        self.purge_strangers(&live)
-            .await
-            .map_err(OpenError::Runtime)?;
+        let found = self.shared.runtime.audit().await;
+        let leftovers = self
+            .purge_strangers(&live, found.map_err(OpenError::Runtime)?)
+            .await;
+        self.detach_leftovers(&live).await;
         self.restore_networks().await?;
         let mut adoptions = futures::stream::iter(live.into_keys())
             .map(|executor| async move {
@@ -52,7 +74,7 @@ impl PortLayer {
                 tracing::error!(%executor, %error, "taking over a running executor failed");
             }
         }
-        Ok(())
+        Ok(leftovers)
     }
 
     /// Connections of running executors are made what their records say, and what others left of theirs is removed. A
@@ -86,8 +108,8 @@ impl PortLayer {
         Ok(())
     }
 
-    /// Executors that run or wait for a restart, with the containers of those that run.
-    fn live_executors(&self) -> Result<BTreeMap<ElementId, Option<ContainerId>>, LedgerError> {
+    /// Executors that run or wait for a restart.
+    fn live_executors(&self) -> Result<BTreeMap<ElementId, Live>, LedgerError> {
         let mut live = BTreeMap::new();
         let mut after: Option<String> = None;
         loop {
@@ -96,10 +118,17 @@ impl PortLayer {
                 .ledger
                 .list("executor://", after.as_deref(), PAGE, is_live)?;
             for record in page.records {
-                if let Body::Executor(body) = &record.body {
-                    let container = ContainerId::new(&record.id, body.composition.generation);
+                if let Body::Executor(body) = record.body {
                     let runs = matches!(record.state, State::Running | State::Paused);
-                    live.insert(record.id.clone(), runs.then_some(container));
+                    let container = ContainerId::new(&record.id, body.composition.generation);
+                    let joined = body.composition.joined.into_keys();
+                    let live_one = Live {
+                        container: runs.then_some(container),
+                        volumes: joined
+                            .filter(|id| runs && id.kind() == Kind::Volume)
+                            .collect(),
+                    };
+                    live.insert(record.id, live_one);
                 }
             }
             match page.next {
@@ -109,25 +138,69 @@ impl PortLayer {
         }
     }
 
+    /// Purges containers that have processes and that no live executor owns. Returns what else is there of containers
+    /// nobody owns, and of what is not a container's; names of these containers are not used again.
     async fn purge_strangers(
         &self,
-        live: &BTreeMap<ElementId, Option<ContainerId>>,
-    ) -> Result<(), RuntimeError> {
-        let owned: BTreeSet<&ContainerId> = live.values().flatten().collect();
-        for found in self.shared.runtime.list().await? {
-            if owned.contains(&found.id) {
-                continue;
-            }
-            tracing::info!(
-                container = found.id.as_str(),
-                "purging a container nobody owns"
-            );
-            crate::crash::point("recover.before-purge");
-            if let Err(error) = self.shared.runtime.purge(&found.id).await {
-                tracing::error!(container = found.id.as_str(), %error, "purging a container failed");
+        live: &BTreeMap<ElementId, Live>,
+        found: Vec<Finding>,
+    ) -> Vec<Finding> {
+        let owned: BTreeSet<_> = live
+            .values()
+            .filter_map(|live| live.container.clone())
+            .collect();
+        let mut strangers = BTreeSet::new();
+        let mut leftovers = Vec::new();
+        for finding in found {
+            match finding.container() {
+                // The lease of a commit that was recorded, or a stranger's: no commit is in flight any more.
+                Some(_) if finding.class == FindingClass::Lease => leftovers.push(finding),
+                Some(container) if owned.contains(&container) => {}
+                Some(container) if RUNS.contains(&finding.class) => {
+                    strangers.insert(container);
+                }
+                _ => leftovers.push(finding),
             }
         }
-        Ok(())
+        leftovers.retain(|finding| {
+            finding
+                .container()
+                .is_none_or(|id| !strangers.contains(&id))
+        });
+        let names = leftovers.iter().filter_map(Finding::container);
+        self.shared
+            .composer
+            .node
+            .reserve(names.chain(strangers.iter().cloned()));
+        let purges = strangers.into_iter().map(|container| async move {
+            tracing::info!(container = container.as_str(), "purging a container nobody owns");
+            crate::crash::point("recover.before-purge");
+            if let Err(error) = self.shared.runtime.purge(&container).await {
+                tracing::error!(container = container.as_str(), %error, "purging a container failed");
+            }
+        });
+        futures::stream::iter(purges)
+            .buffer_unordered(AT_ONCE)
+            .collect::<()>()
+            .await;
+        leftovers
+    }
+
+    /// Volumes that are attached for executors that do not run.
+    async fn detach_leftovers(&self, live: &BTreeMap<ElementId, Live>) {
+        let pairs = live.iter().flat_map(|(executor, live)| {
+            let volumes = live.volumes.iter();
+            volumes.map(|volume| (volume.digest_hex(), executor.digest_hex()))
+        });
+        let used: BTreeSet<_> = pairs.collect();
+        for location in self.shared.locations.values() {
+            if let Some(store) = &location.store
+                && self.shared.health.check(&location.name).is_ok()
+                && let Err(error) = store.detach_leftovers(&used).await
+            {
+                tracing::error!(location = %location.name, %error, "detaching leftover volumes failed");
+            }
+        }
     }
 
     async fn roll_back(&self, executor: &ElementId, intent: &Intent) {

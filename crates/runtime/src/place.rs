@@ -6,6 +6,7 @@
 //! containers/<container>/netns             its network namespace, mounted, when it is on a bridge
 //! containers/<container>/etc/              its resolv.conf and hosts
 //! containers/<container>/status            FIFO of its init
+//! containers/<container>/word              what its init said of the end of the primary
 //! containers/<container>/p/<process>/process.json, stdin, stdout, stderr, exit.json
 //! /run/portlayer/<engine>/<container>/root/ its root file system, mounted
 //! ```
@@ -113,6 +114,8 @@ impl ContainerPlace {
                 _ => {}
             }
         }
+        // The root is the last thing in a container's directory, unless it is removed before the rest.
+        let _ = fs::remove_dir(&self.directory);
         Ok(())
     }
 
@@ -123,6 +126,11 @@ impl ContainerPlace {
     /// Where its network namespace is kept.
     pub(crate) fn network(&self) -> PathBuf {
         self.directory.join("netns")
+    }
+
+    /// The last word of its init, as soon as it was read.
+    pub(crate) fn word(&self) -> PathBuf {
+        self.directory.join("word")
     }
 
     /// Where the `number`th volume is mounted when only a part of it is wanted.

@@ -14,7 +14,7 @@ use super::live::{Live, Process};
 use super::record::{self, NewRuns, TxnError};
 use super::steps::{Failed, Start};
 use super::validate::{Facts, Resolved, validate};
-use super::{ComposeError, Role, Run, StepError};
+use super::{ComposeError, JoinHow, Role, Run, StepError};
 use crate::Operation;
 use crate::element::{ElementId, ExecutorBody, Record};
 use crate::runtime::{ContainerId, ProcessId, ProcessState, Scope};
@@ -122,6 +122,12 @@ impl Driver {
                 joined.bound = true;
             }
         }
+        // So is its root, which an unbind that we died in has let go already.
+        if running(&body.composition).next().is_some() {
+            for joined in draft.wanted.joined.values_mut() {
+                joined.bound |= matches!(joined.role, Role::Part(JoinHow::Image { .. }));
+            }
+        }
         let mut records = BTreeMap::new();
         for (id, joined) in &draft.wanted.joined {
             if let (Role::Part(_), true) = (&joined.role, joined.bound) {
@@ -170,7 +176,12 @@ impl Driver {
     ) -> Result<(), Failed> {
         let resolved = self.resolve(body);
         let fresh = self.live.is_none();
-        let generation = body.composition.generation + u32::from(fresh);
+        let generation = match fresh {
+            true => self
+                .node
+                .next_generation(&self.executor, body.composition.generation),
+            false => body.composition.generation,
+        };
         let container = ContainerId::new(&self.executor, generation);
         let starts = self.starts(&body.composition, std::slice::from_ref(task), fresh);
         let intent = Intent {

@@ -106,7 +106,9 @@ impl Driver {
         runs: &mut Vec<RunId>,
     ) -> Result<u64, CommitError> {
         let committed = &prepared.body.composition;
-        let generation = committed.generation + 1;
+        let generation = self
+            .node
+            .next_generation(&self.executor, committed.generation);
         let container = ContainerId::new(&self.executor, generation);
         let starts = self.starts(committed, tasks, true);
         let intent = intent(prepared, generation, &starts, true);

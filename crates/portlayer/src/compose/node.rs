@@ -1,6 +1,6 @@
 //! What every commit works with: ledger, locations and engine; and the seats of executors that are live.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -11,7 +11,7 @@ use crate::element::ElementId;
 use crate::element::health::Health;
 use crate::ledger::Ledger;
 use crate::network::NetworkSpec;
-use crate::runtime::{HostIsolation, IdRange, ProcessId, Runtime, RuntimeInfo};
+use crate::runtime::{ContainerId, HostIsolation, IdRange, ProcessId, Runtime, RuntimeInfo};
 use crate::store::{Location, Store};
 use crate::task::{ExitReason, Isolation};
 
@@ -39,9 +39,32 @@ pub(crate) struct Node {
     /// Bridge networks, by id.
     pub(crate) networks: BTreeMap<ElementId, NetworkSpec>,
     locations: BTreeMap<String, Location>,
+    /// Containers of which something was left behind when we opened: their names are not used again.
+    leftovers: Mutex<BTreeSet<ContainerId>>,
 }
 
 impl Node {
+    /// Keeps the names of leftovers from being used, so that the sweep of one never meets a new container.
+    pub(crate) fn reserve(&self, leftovers: impl IntoIterator<Item = ContainerId>) {
+        self.leftovers().extend(leftovers);
+    }
+
+    /// The next generation of an executor whose container has a name nothing is left of.
+    pub(crate) fn next_generation(&self, executor: &ElementId, last: u32) -> u32 {
+        let leftovers = self.leftovers();
+        let mut next = last + 1;
+        while leftovers.contains(&ContainerId::new(executor, next)) {
+            next += 1;
+        }
+        next
+    }
+
+    fn leftovers(&self) -> MutexGuard<'_, BTreeSet<ContainerId>> {
+        self.leftovers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The store of an element's bytes.
     pub(crate) fn store(&self, id: &ElementId) -> Option<&Arc<dyn Store>> {
         self.locations.get(id.location())?.store.as_ref()
@@ -163,6 +186,7 @@ impl Composer {
                 health,
                 networks,
                 locations,
+                leftovers: Mutex::default(),
             }),
             seats: Arc::default(),
         }

@@ -39,7 +39,8 @@ impl PortLayer {
         Ok(report)
     }
 
-    pub(crate) async fn sweep_at_open(&self) {
+    /// The sweep of every location after an open.
+    pub(crate) async fn sweep_stores(&self) {
         for location in self.shared.locations.values() {
             if self.shared.health.check(&location.name).is_err() {
                 continue;

@@ -110,6 +110,14 @@ pub struct Finding {
     pub owner: Option<String>,
 }
 
+impl Finding {
+    /// The container it belongs to, by its owner or its name; `None` for what belongs to no container.
+    pub fn container(&self) -> Option<ContainerId> {
+        let owner = self.owner.as_deref().and_then(ContainerId::parse);
+        owner.or_else(|| ContainerId::parse(&self.name))
+    }
+}
+
 /// Classes of things the audit looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -150,6 +158,8 @@ pub enum FindingClass {
     Interface,
     /// Table or chain of the firewall.
     Firewall,
+    /// Private directory of a container.
+    Directory,
 }
 
 /// How the files of images and volumes come to belong to an executor's own range of user ids.

@@ -202,6 +202,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Everything of ours, from the kernel and the engine.
     async fn audit(&self) -> Result<Vec<Finding>, RuntimeError>;
 
+    /// Removes one thing the audit found and nobody owns; where it belongs to a container, at least this and perhaps all
+    /// of that container. What the engine collects by itself is left to it. Idempotent.
+    async fn sweep(&self, leak: &Finding) -> Result<(), RuntimeError>;
+
     /// The private directory of the runtime, for messages.
     fn state_dir(&self) -> PathBuf;
 }

@@ -24,6 +24,16 @@ impl ContainerId {
         Self(name.into())
     }
 
+    /// Reads a name that has the form of ours; `None` for any other, also of a lease or a snapshot of something else.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (digest, generation) = name.split_once('-')?;
+        let ours = digest.len() == DIGITS
+            && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && !generation.is_empty()
+            && generation.bytes().all(|byte| byte.is_ascii_digit());
+        ours.then(|| Self(name.to_owned()))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -67,11 +77,8 @@ impl Scope {
     /// The container a lease of this name is for; `None` when it is no commit's.
     pub fn container_of(lease: &str) -> Option<ContainerId> {
         let (container, revision) = lease.strip_prefix("pl-")?.rsplit_once("-r")?;
-        let (digest, generation) = container.split_once('-')?;
-        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let ours = digest.len() == DIGITS && digest.bytes().all(|b| b.is_ascii_hexdigit());
-        (ours && number(generation) && number(revision))
-            .then(|| ContainerId::from_engine(container))
+        let number = !revision.is_empty() && revision.bytes().all(|b| b.is_ascii_digit());
+        ContainerId::parse(container).filter(|_| number)
     }
 }
 

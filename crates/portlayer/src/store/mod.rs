@@ -9,6 +9,7 @@ pub mod dir;
 pub mod memory;
 pub mod suite;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -182,6 +183,12 @@ pub trait Store: Send + Sync + 'static {
         keys: &StoreKeys,
         executor: &ElementId,
     ) -> Result<(), StoreError>;
+
+    /// Detaches what an earlier process of ours left attached: every pair of element and executor, by `digest_hex`, that
+    /// is not in `used`, and what it was doing itself. Called before anything is attached. Idempotent.
+    async fn detach_leftovers(&self, _used: &BTreeSet<(String, String)>) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Grows an unbound element so that `freespace_bytes` are free. Stores that cannot: `Unsupported`.
     async fn ensure_freespace(

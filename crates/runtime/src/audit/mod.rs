@@ -199,6 +199,11 @@ fn kernel(places: &Places, layout: &Layout) -> Result<BTreeSet<Finding>, Runtime
         found.insert(finding(FindingClass::Mount, mount.to_string_lossy(), owner));
     }
     for container in names(&places.directory.join("containers")) {
+        found.insert(finding(
+            FindingClass::Directory,
+            &container,
+            Some(container.clone()),
+        ));
         for path in fifos(&places.directory.join("containers").join(&container)) {
             found.insert(finding(
                 FindingClass::Fifo,

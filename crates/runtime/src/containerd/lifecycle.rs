@@ -6,8 +6,8 @@ use containerd_client::types::v1::Status as EngineState;
 use oci_spec::runtime::Process;
 use portlayer::{
     runtime::{
-        ContainerId, ContainerPlan, IdRange, OutputPlan, ProcessExit, ProcessId, ProcessPlan,
-        RuntimeError, RuntimeErrorKind, Scope,
+        ContainerId, ContainerPlan, Finding, FindingClass, IdRange, OutputPlan, ProcessExit,
+        ProcessId, ProcessPlan, RuntimeError, RuntimeErrorKind, Scope,
     },
     store::Access,
     task::ExitReason,
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     container,
     cwd::{self, Owner},
+    engine::end_shim_of,
     error::failed,
     exits, lease, live, network,
     network::files::NameFile,
@@ -217,7 +218,7 @@ pub(super) async fn delete_container(
                 _ => {}
             }
         }
-        for entry in ["status", "container.json"] {
+        for entry in ["status", "word", "container.json"] {
             match std::fs::remove_file(place.directory().join(entry)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(failed("remove", id.as_str())(error));
@@ -476,6 +477,11 @@ pub(super) async fn purge(shared: &Arc<Shared>, id: &ContainerId) -> Result<(), 
         process::end_container(client, id.as_str()).await?;
         process::delete(client, &name).await?;
     }
+    let (all, of) = (Arc::clone(shared), id.clone());
+    blocking(move || {
+        end_shim_of(&all.places, of.as_str()).map_err(failed("end the shim of", of.as_str()))
+    })
+    .await?;
     delete_container(shared, id).await?;
     root::remove(client, id.as_str(), &shared.place(id)).await?;
     for scope in lease::list(client).await? {
@@ -490,6 +496,30 @@ pub(super) async fn purge(shared: &Arc<Shared>, id: &ContainerId) -> Result<(), 
             .map_err(failed("remove the directory of", "container"))
     })
     .await
+}
+
+/// Removes what was found of a container, a commit or an executor that is no more.
+pub(super) async fn sweep(shared: &Arc<Shared>, leak: &Finding) -> Result<(), RuntimeError> {
+    match (leak.class, leak.container()) {
+        // Without it the layers of a half-made image are collected, now and not some time.
+        (FindingClass::Lease, of) => lease::delete(&shared.client, &leak.name, of.is_none()).await,
+        (FindingClass::Log, _) => {
+            let (all, name) = (Arc::clone(shared), leak.name.clone());
+            blocking(move || {
+                all.logs
+                    .remove_named(&name)
+                    .map_err(failed("remove the log", name))
+            })
+            .await
+        }
+        // Its mount and its snapshot: nothing of it runs.
+        (FindingClass::Snapshot | FindingClass::Mount, Some(id)) => {
+            root::remove(&shared.client, id.as_str(), &shared.place(&id)).await
+        }
+        (_, Some(id)) => purge(shared, &id).await,
+        // Layers, content and ingests are collected by containerd when no lease keeps them.
+        (_, None) => Ok(()),
+    }
 }
 
 /// The end of a process nobody knows.

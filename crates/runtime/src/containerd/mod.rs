@@ -612,6 +612,10 @@ impl Runtime for Containerd {
         Ok(found)
     }
 
+    async fn sweep(&self, leak: &Finding) -> Result<(), RuntimeError> {
+        lifecycle::sweep(&self.shared, leak).await
+    }
+
     fn state_dir(&self) -> PathBuf {
         self.shared.places.directory.clone()
     }

@@ -99,7 +99,8 @@ impl Tracked {
         let status = match container.read()? {
             Some(owner) if record.primary => {
                 make_fifo(&container.status(), 0o622)?;
-                let status = Arc::new(Status::new(open_both(&container.status())?, owner.token));
+                let fifo = open_both(&container.status())?;
+                let status = Arc::new(Status::new(fifo, owner.token, &container.word())?);
                 let source: Arc<dyn crate::io::Source> = Arc::<Status>::clone(&status);
                 watched.push(shared.pump.watch(source)?);
                 Some(status)

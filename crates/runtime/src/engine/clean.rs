@@ -79,6 +79,42 @@ fn end_shims(places: &Places) -> Result<(), EngineError> {
     until_none(running, Signal::KILL)
 }
 
+/// Kills the shim of one container that containerd knows nothing of: a call that was broken off in the middle leaves one
+/// (containerd 1.6). Removes its socket, its bundle and the OCI runtime's state; what runs is killed with the cgroup.
+/// Idempotent. Blocks.
+pub(crate) fn end_shim_of(places: &Places, container: &str) -> io::Result<()> {
+    let of_it = |process: &host::Process| {
+        is_shim(process, places) && process.flag("-id") == Some(container)
+    };
+    let started = Instant::now();
+    loop {
+        let shims = host::processes(of_it)?;
+        if shims.is_empty() {
+            break;
+        }
+        if started.elapsed() > STOP_LIMIT {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        for shim in &shims {
+            host::signal(shim, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let bundle = bundles(places).join(container);
+    remove_shim_socket(&bundle);
+    for directory in [
+        bundle,
+        places.runc_root().join(&places.namespace).join(container),
+    ] {
+        host::unmount_below(&directory)?;
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Kills the keeper of unread output: the tasks that wrote it are gone.
 fn end_keeper(places: &Places) -> Result<(), EngineError> {
     let running = || {
@@ -117,17 +153,29 @@ fn until_none(
 
 /// Shims listen below /run/containerd/s, outside of our directory; each bundle names its socket.
 fn remove_shim_sockets(places: &Places) {
-    let bundles = places
+    for bundle in fs::read_dir(bundles(places))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        remove_shim_socket(&bundle.path());
+    }
+}
+
+/// Where containerd keeps what belongs to a container that runs.
+fn bundles(places: &Places) -> std::path::PathBuf {
+    places
         .directory
         .join("state/io.containerd.runtime.v2.task")
-        .join(&places.namespace);
-    for bundle in fs::read_dir(bundles).into_iter().flatten().flatten() {
-        let Ok(address) = fs::read_to_string(bundle.path().join("address")) else {
-            continue;
-        };
-        let socket = Path::new(address.trim().trim_start_matches("unix://"));
-        if socket.starts_with("/run/containerd/s") {
-            let _ = fs::remove_file(socket);
-        }
+        .join(&places.namespace)
+}
+
+fn remove_shim_socket(bundle: &Path) {
+    let Ok(address) = fs::read_to_string(bundle.join("address")) else {
+        return;
+    };
+    let socket = Path::new(address.trim().trim_start_matches("unix://"));
+    if socket.starts_with("/run/containerd/s") {
+        let _ = fs::remove_file(socket);
     }
 }

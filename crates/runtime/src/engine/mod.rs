@@ -8,7 +8,7 @@ mod clean;
 mod config;
 mod keeper;
 
-pub(crate) use clean::is_shim;
+pub(crate) use clean::{end_shim_of, is_shim};
 
 use std::{
     fs, io,

@@ -86,7 +86,15 @@ impl Logs {
 
     /// Removes the logs of an executor. Idempotent. Blocks.
     pub(crate) fn remove(&self, executor: &ElementId) -> io::Result<()> {
-        match fs::remove_dir_all(self.executor_directory(executor)) {
+        self.remove_named(&executor.digest_hex())
+    }
+
+    /// The same by the name of its directory, the digest of its id.
+    pub(crate) fn remove_named(&self, digest: &str) -> io::Result<()> {
+        if !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) || digest.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match fs::remove_dir_all(self.root.join(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

@@ -120,6 +120,39 @@ impl Attachments {
         ignore_missing(fs::remove_dir(&directory)).map_err(failed)
     }
 
+    /// Forgets users an earlier process of ours left, all but the pairs of volume and executor in `used`, and unmounts
+    /// what then nobody uses. Jobs of that process ended with it. Idempotent.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] while something has one of the mounts open; the others are released all the same.
+    pub fn release_leftovers(&self, used: &BTreeSet<(String, String)>) -> Result<(), StoreError> {
+        let failed = |e| io_failed("list mounts in", &self.base, e);
+        let entries = match fs::read_dir(&self.base) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut outcome = Ok(());
+        for entry in entries {
+            let volume = entry
+                .map_err(failed)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
+            for user in self.users(&volume)? {
+                if let User::Executor(executor) = &user
+                    && !used.contains(&(volume.clone(), executor.clone()))
+                {
+                    outcome = self.detach(&volume, &user).and(outcome);
+                }
+            }
+            // A job that died has left a mount and no user.
+            if self.users(&volume)?.is_empty() {
+                outcome = self.release(&volume).and(outcome);
+            }
+        }
+        outcome
+    }
+
     /// Who uses a volume.
     ///
     /// # Errors
@@ -181,6 +214,25 @@ mod tests {
         again.detach("v", &executor("b")).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         again.detach("v", &executor("b")).unwrap();
+    }
+
+    #[test]
+    fn leftovers_go_and_what_is_used_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let attachments = Attachments::new(dir.path());
+        for (volume, user) in [
+            ("v", executor("a")),
+            ("v", executor("b")),
+            ("w", executor("b")),
+            ("x", User::Job("put".to_owned())),
+        ] {
+            attachments.attach(volume, &user, |_| Ok(())).unwrap();
+        }
+        let again = Attachments::new(dir.path());
+        let used = BTreeSet::from([("v".to_owned(), "a".to_owned())]);
+        again.release_leftovers(&used).unwrap();
+        assert_eq!(again.users("v").unwrap(), [executor("a")]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

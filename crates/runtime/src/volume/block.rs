@@ -1,5 +1,6 @@
 //! Bounded volumes: ext4 in a sparse file, mounted over a loop device. Full means full: `ENOSPC` at the bound.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -438,6 +439,14 @@ impl Store for BlockVolumes {
         let disk = self.disk(&id.digest_hex()).await;
         let user = User::Executor(executor.digest_hex());
         blocking("unmount volume", move || disk.detach(&user)).await?
+    }
+
+    async fn detach_leftovers(&self, used: &BTreeSet<(String, String)>) -> Result<(), StoreError> {
+        let (attachments, used) = (self.attachments.clone(), used.clone());
+        blocking("unmount volumes", move || {
+            attachments.release_leftovers(&used)
+        })
+        .await?
     }
 
     async fn ensure_freespace(

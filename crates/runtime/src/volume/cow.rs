@@ -1,6 +1,6 @@
 //! Volumes as containerd snapshots: copy-on-write from an image, empty, or a copy of another volume.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -356,6 +356,14 @@ impl Store for CowVolumes {
         let held = self.locks.hold(&digest_hex).await;
         self.detach_for(&digest_hex, &User::Executor(executor.digest_hex()), held)
             .await
+    }
+
+    async fn detach_leftovers(&self, used: &BTreeSet<(String, String)>) -> Result<(), StoreError> {
+        let (attachments, used) = (self.attachments.clone(), used.clone());
+        blocking("unmount volumes", move || {
+            attachments.release_leftovers(&used)
+        })
+        .await?
     }
 
     async fn ensure_freespace(

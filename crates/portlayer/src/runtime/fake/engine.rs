@@ -513,32 +513,54 @@ impl Runtime for FakeRuntime {
     async fn audit(&self) -> Result<Vec<Finding>, RuntimeError> {
         let state = self.lock();
         let mut found = Vec::new();
-        let mut add = |class, name: &str| {
+        let mut add = |class, name: &str, owner: &str| {
             found.push(Finding {
                 class,
                 name: name.to_owned(),
-                owner: None,
+                owner: Some(owner.to_owned()),
             });
         };
         for (id, container) in &state.containers {
-            add(FindingClass::Container, id.as_str());
+            add(FindingClass::Container, id.as_str(), id.as_str());
             for name in container.processes.keys() {
-                add(FindingClass::Process, name);
+                add(FindingClass::Process, name, id.as_str());
             }
         }
         state
             .roots
             .iter()
-            .for_each(|id| add(FindingClass::Snapshot, id.as_str()));
-        state
-            .scopes
-            .iter()
-            .for_each(|scope| add(FindingClass::Lease, scope));
+            .for_each(|id| add(FindingClass::Snapshot, id.as_str(), id.as_str()));
+        state.scopes.iter().for_each(|scope| {
+            add(
+                FindingClass::Lease,
+                scope,
+                Scope::container_of(scope)
+                    .as_ref()
+                    .map_or("", ContainerId::as_str),
+            )
+        });
         state
             .logs
             .keys()
-            .for_each(|id| add(FindingClass::Log, id.as_str()));
+            .for_each(|id| add(FindingClass::Log, id.as_str(), id.as_str()));
         Ok(found)
+    }
+
+    async fn sweep(&self, leak: &Finding) -> Result<(), RuntimeError> {
+        let fault = self.enter("sweep", &leak.name).await?;
+        let mut state = self.lock();
+        match leak.class {
+            FindingClass::Lease => state.scopes.retain(|scope| *scope != leak.name),
+            FindingClass::Log => state.logs.retain(|id, _| id.as_str() != leak.name),
+            _ => {
+                drop(state);
+                if let Some(id) = leak.container() {
+                    self.vanish(&id);
+                    self.lock().roots.remove(&id);
+                }
+            }
+        }
+        answer(fault, ())
     }
 
     fn state_dir(&self) -> PathBuf {

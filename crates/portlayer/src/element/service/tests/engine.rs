@@ -69,5 +69,6 @@ impl Runtime for Idle {
     async fn list(&self) -> Answer<Vec<FoundContainer>> { Ok(Vec::new()) }
     async fn purge(&self, _: &ContainerId) -> Answer<()> { Ok(()) }
     async fn audit(&self) -> Answer<Vec<Finding>> { Ok(Vec::new()) }
+    async fn sweep(&self, _: &Finding) -> Answer<()> { Ok(()) }
     fn state_dir(&self) -> PathBuf { PathBuf::from("/nonexistent") }
 }

@@ -1,0 +1,102 @@
+//! `./dev torture`: kills, starves and floods a node and counts what it lost. Prints its figures for people and, as its last
+//! line, one JSON object; ends with 1 when a figure is not reached.
+//!
+//! The driver keeps a model of everything that was acknowledged. A *worker*, this same program, opens the real node, does what
+//! it is told and answers; the driver kills it, starts the next one and compares what that one finds with the model.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a program for people: its figures go to standard output"
+)]
+
+mod hand;
+mod kill;
+mod model;
+mod place;
+mod protocol;
+mod report;
+mod tasks;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Kills, starves and floods a node, and counts what it lost.
+#[derive(Debug, Parser)]
+#[command(name = "portlayer-torture")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// How many rounds
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Chooses what happens; the same seed chooses the same
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where the node lives: a disk, not memory
+    #[arg(long, default_value = "/var/tmp")]
+    directory: PathBuf,
+    /// Leaves the node's directory for a look when something was wrong
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// kill -9 of the port layer at named points and random moments, with tasks running
+    Kill {
+        #[command(flatten)]
+        common: Common,
+        /// Only at points whose name begins so
+        #[arg(long)]
+        point: Option<String>,
+    },
+    /// Removes what a run left that was kept or killed
+    Clean {
+        /// The directories
+        directories: Vec<PathBuf>,
+    },
+    /// What the driver starts itself for
+    #[command(name = worker::COMMAND, hide = true)]
+    Worker {
+        /// The node's directory
+        directory: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Options::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("torture: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Kill { common, point } => kill::run(&common, point.as_deref()),
+        Command::Clean { directories } => {
+            // Dropping a place cleans it.
+            directories.into_iter().map(place::Place::at).for_each(drop);
+            Ok(true)
+        }
+        Command::Worker { directory } => worker::run(&directory).map(|()| true),
+    }
+}
+
+impl Common {
+    /// The seed that was asked for, or one of the clock.
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32))
+    }
+}
