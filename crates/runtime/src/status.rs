@@ -121,7 +121,7 @@ impl Status {
     }
 
     /// Written beside and renamed: the whole word or none.
-    fn keep(&self, line: &[u8]) -> io::Result<()> {
+    fn keep(&self, line: &str) -> io::Result<()> {
         let new = self.kept.with_extension("new");
         fs::write(&new, line)?;
         fs::rename(new, &self.kept)

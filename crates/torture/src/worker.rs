@@ -260,6 +260,11 @@ async fn state(layer: &PortLayer, look: &Look) -> Result<State> {
             }
         }
     }
+    // Before the events: what is recorded by now has been told by then.
+    if let Some(name) = &look.exits_of {
+        let exits = layer.exits(&executor(name)?, None).await?;
+        state.recorded = exits.iter().map(seen).collect();
+    }
     loop {
         let events = layer.events(state.last + 1, 1000).await?;
         if events.is_empty() {
@@ -275,10 +280,6 @@ async fn state(layer: &PortLayer, look: &Look) -> Result<State> {
                 _ => {}
             }
         }
-    }
-    if let Some(name) = &look.exits_of {
-        let exits = layer.exits(&executor(name)?, None).await?;
-        state.recorded = exits.iter().map(seen).collect();
     }
     for (of, name) in &look.logs {
         state.logs.push(log(layer, of, name).await?);

@@ -436,7 +436,7 @@ pub(super) async fn delete_process(
                 process::end(&shared.client, &name, &found).await?;
             }
         }
-    } else if force && !ended {
+    } else if force && !ended && !is_only_created(shared, &name).await? {
         process::kill(&shared.client, &name, 9, false).await?;
         let ended = tokio::time::timeout(KILL_LIMIT, exits::wait(&shared.client, &name)).await;
         if ended.is_err() {
@@ -459,6 +459,12 @@ pub(super) async fn delete_process(
             .map_err(failed("remove the directory of", id.name))
     })
     .await
+}
+
+/// Whether a process was made and never started: it has no end to wait for.
+async fn is_only_created(shared: &Shared, name: &Name) -> Result<bool, RuntimeError> {
+    let found = process::get(&shared.client, name).await?;
+    Ok(found.is_some_and(|process| process.status() == EngineState::Created))
 }
 
 /// Removes everything a name stands for, whatever is there.
