@@ -260,10 +260,16 @@ async fn state(layer: &PortLayer, look: &Look) -> Result<State> {
             }
         }
     }
-    // Before the events: what is recorded by now has been told by then.
+    // Before the events: what is recorded now is told then.
     if let Some(name) = &look.exits_of {
         let exits = layer.exits(&executor(name)?, None).await?;
         state.recorded = exits.iter().map(seen).collect();
+        if let Some(exit) = exits.last() {
+            // Answers when all of them are durable, and so told.
+            layer
+                .wait(&exit.executor, &exit.task, Some(exit.run))
+                .await?;
+        }
     }
     loop {
         let events = layer.events(state.last + 1, 1000).await?;
