@@ -246,17 +246,20 @@ fn allowed(id: &ContainerId, allow: &Allow, accept: &str) -> Vec<String> {
         false => String::new(),
     };
     let families = [
-        ("ip", "icmp", Protocol::Icmp, list(&allow.v4)),
-        ("ip6", "icmpv6", Protocol::Icmpv6, list(&allow.v6)),
+        ("ip", "icmp", Protocol::Icmp, alternatives(&allow.v4)),
+        ("ip6", "icmpv6", Protocol::Icmpv6, alternatives(&allow.v6)),
     ];
+    let with_ports = |protocol: &str| -> Vec<String> {
+        let ports = ports(&allow.ports).into_iter();
+        ports
+            .map(|ports| format!("{protocol} dport {ports} "))
+            .collect()
+    };
     for (family, messages, own, destinations) in families {
-        let Some(destinations) = destinations else {
-            continue;
-        };
         let packets = match allow.protocol {
-            Protocol::All => String::new(),
-            Protocol::Tcp => format!("tcp dport {} ", ports(&allow.ports)),
-            Protocol::Udp => format!("udp dport {} ", ports(&allow.ports)),
+            Protocol::All => vec![String::new()],
+            Protocol::Tcp => with_ports("tcp"),
+            Protocol::Udp => with_ports("udp"),
             of_family if of_family == own => {
                 let mut packets = format!(
                     "meta l4proto {} ",
@@ -272,14 +275,17 @@ fn allowed(id: &ContainerId, allow: &Allow, accept: &str) -> Vec<String> {
                 if let Some(code) = allow.icmp.code {
                     let _ = write!(packets, "{messages} code {code} ");
                 }
-                packets
+                vec![packets]
             }
             // ICMP of the other family: refused when the rule was compiled.
             _ => continue,
         };
-        rules.push(format!(
-            "{family} daddr {destinations} {packets}{log}{accept}"
-        ));
+        for destination in &destinations {
+            let lines = packets.iter();
+            rules.extend(
+                lines.map(|packets| format!("{family} daddr {destination} {packets}{log}{accept}")),
+            );
+        }
     }
     rules
 }
@@ -298,27 +304,42 @@ fn rejects(ranges: &[Range]) -> String {
     text
 }
 
+/// More ranges than this are a set. The kernel takes longer for a small set than for some more rules.
+const MAX_ALTERNATIVES: usize = 4;
+
+/// The ranges as what rules match: each by itself when there are few, else as one set.
+fn alternatives<T: std::fmt::Display + PartialEq>(ranges: &[(T, T)]) -> Vec<String> {
+    let mut texts: Vec<String> = ranges.iter().map(range).collect();
+    if texts.len() > MAX_ALTERNATIVES {
+        texts = list(ranges).into_iter().collect();
+    }
+    texts
+}
+
 fn list<T: std::fmt::Display + PartialEq>(ranges: &[(T, T)]) -> Option<String> {
-    let one = |(first, last): &(T, T)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
     match ranges {
         [] => None,
-        [single] => Some(one(single)),
-        many => Some(format!(
-            "{{ {} }}",
-            many.iter().map(one).collect::<Vec<_>>().join(", ")
-        )),
+        [single] => Some(range(single)),
+        many => {
+            let texts: Vec<_> = many.iter().map(range).collect();
+            Some(format!("{{ {} }}", texts.join(", ")))
+        }
     }
 }
 
-fn ports(ports: &[Ports]) -> String {
+fn range<T: std::fmt::Display + PartialEq>((first, last): &(T, T)) -> String {
+    match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    }
+}
+
+fn ports(ports: &[Ports]) -> Vec<String> {
     let pairs: Vec<_> = ports
         .iter()
         .map(|ports| (ports.first, ports.last))
         .collect();
-    list(&pairs).unwrap_or_else(|| "1-65535".to_owned())
+    alternatives(&pairs)
 }
 
 #[cfg(test)]
@@ -364,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_one_line_per_family() {
+    fn a_rule_is_a_line_for_each_of_few_destinations_and_ports() {
         let mark = format!("{:#x}", mark(&id()));
         let both = rule(
             Protocol::Tcp,
@@ -384,16 +405,30 @@ mod tests {
             egress(&id(), &plan(Some(&[both, ping, all]))),
             [
                 format!(
-                    "ip daddr 198.51.100.0-198.51.100.255 tcp dport {{ 80, 443-445 }} ct mark set {mark} accept"
+                    "ip daddr 198.51.100.0-198.51.100.255 tcp dport 80 ct mark set {mark} accept"
                 ),
                 format!(
-                    "ip6 daddr 2001:db8::1 tcp dport {{ 80, 443-445 }} ct mark set {mark} accept"
+                    "ip daddr 198.51.100.0-198.51.100.255 tcp dport 443-445 ct mark set {mark} accept"
                 ),
+                format!("ip6 daddr 2001:db8::1 tcp dport 80 ct mark set {mark} accept"),
+                format!("ip6 daddr 2001:db8::1 tcp dport 443-445 ct mark set {mark} accept"),
                 format!(
                     "ip daddr 192.0.2.1 meta l4proto icmp icmp type 8 icmp code 0 log group {LOG_GROUP} prefix \"abc-1 \" ct mark set {mark} accept"
                 ),
-                format!("ip daddr {{ 192.0.2.1, 192.0.2.9 }} ct mark set {mark} accept"),
+                format!("ip daddr 192.0.2.1 ct mark set {mark} accept"),
+                format!("ip daddr 192.0.2.9 ct mark set {mark} accept"),
             ]
+        );
+        let many: Vec<String> = (0..5).map(|port| (80 + 2 * port).to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(
+            egress(
+                &id(),
+                &plan(Some(&[rule(Protocol::Udp, &["192.0.2.1"], &many)]))
+            ),
+            [format!(
+                "ip daddr 192.0.2.1 udp dport {{ 80, 82, 84, 86, 88 }} ct mark set {mark} accept"
+            )]
         );
     }
 
