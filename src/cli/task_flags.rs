@@ -142,6 +142,12 @@ pub(crate) struct ExecutorFlags {
     /// Processes and threads [default: 1024]
     #[arg(long, visible_alias = "pids", value_name = "NUMBER")]
     pids_limit: Option<u32>,
+    /// Size of the writable layer
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    disk: Option<u64>,
+    /// Files the writable layer can hold; needs --disk
+    #[arg(long, value_name = "NUMBER")]
+    disk_inodes: Option<u64>,
     /// Capability to add, e.g. NET_RAW (repeat)
     #[arg(long, value_name = "CAP", value_parser = capability)]
     cap_add: Vec<String>,
@@ -183,6 +189,8 @@ impl ExecutorFlags {
             cpu_shares: self.cpu_shares,
             cpu_quota_us: self.cpus,
             pids: self.pids_limit,
+            disk_bytes: self.disk,
+            disk_inodes: self.disk_inodes,
         }
     }
 }

@@ -128,6 +128,7 @@ impl Executor {
             image: Some(keys),
             access: Access::ReadWrite,
             ids: None,
+            disk: None,
         };
         Executor {
             runtime: Arc::clone(runtime),

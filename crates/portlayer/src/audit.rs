@@ -223,7 +223,9 @@ impl Owners {
             FindingClass::Mount => container().or_else(|| self.attached.get(owner?)),
             FindingClass::LoopDevice => {
                 let file = Path::new(owner?).file_stem()?.to_str()?;
-                self.attached.get(file)
+                self.attached
+                    .get(file)
+                    .or_else(|| self.containers.get(file))
             }
             FindingClass::Lease => {
                 container().filter(|executor| self.committing.contains(*executor))

@@ -196,6 +196,10 @@ pub struct Limits {
     pub cpu_quota_us: Option<i64>,
     /// Processes and threads; `None` = 1024.
     pub pids: Option<u32>,
+    /// Size of the writable layer in bytes, its file system's own tables included. A write beyond it fails with `ENOSPC`.
+    pub disk_bytes: Option<u64>,
+    /// Files, directories and links the writable layer can hold; needs `disk_bytes`.
+    pub disk_inodes: Option<u64>,
 }
 
 /// How an executor is kept apart from the host.

@@ -7,6 +7,8 @@ pub mod connection;
 mod container;
 mod containerd;
 mod cwd;
+mod disk;
+mod e2fs;
 mod engine;
 mod error;
 mod exits;

@@ -90,6 +90,17 @@ impl ContainerPlace {
         self.visible.join("layers")
     }
 
+    /// The file that holds a bounded writable layer, named by the container so that the audit finds whose loop device it is.
+    pub(crate) fn disk_file(&self) -> PathBuf {
+        let name = self.directory.file_name().unwrap_or_default();
+        self.directory.join(name).with_extension("disk")
+    }
+
+    /// Where a bounded writable layer is mounted.
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.visible.join("disk")
+    }
+
     /// Makes the directory of the root. Of all users only the container's root can get into it. Idempotent.
     pub(crate) fn make_root(&self, ids: Option<IdRange>) -> io::Result<()> {
         let parent = self.visible.parent().unwrap_or(&self.visible);
@@ -108,11 +119,20 @@ impl ContainerPlace {
     /// Unmounts the root and removes its directory. Idempotent. Blocks.
     pub(crate) fn remove_root(&self) -> io::Result<()> {
         crate::host::unmount_below(&self.visible)?;
-        for directory in [self.root(), self.layers(), self.visible.clone()] {
+        for directory in [
+            self.root(),
+            self.layers(),
+            self.disk(),
+            self.visible.clone(),
+        ] {
             match fs::remove_dir(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
+        }
+        match fs::remove_file(self.disk_file()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
         // The root is the last thing in a container's directory, unless it is removed before the rest.
         let _ = fs::remove_dir(&self.directory);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use containerd_client::services::v1::PluginsRequest;
-use portlayer::runtime::{HostIsolation, RuntimeError, RuntimeErrorKind, RuntimeInfo};
+use portlayer::runtime::{DiskBound, HostIsolation, RuntimeError, RuntimeErrorKind, RuntimeInfo};
 
 use crate::{
     cgroup::Layout,
@@ -181,6 +181,10 @@ fn isolation(warnings: &mut Vec<String>, directory: &std::path::Path) -> HostIso
     HostIsolation {
         capabilities: capabilities.unwrap_or_default(),
         ids,
+        disk: match crate::e2fs::is_there() {
+            true => DiskBound::BlockFile,
+            false => DiskBound::None,
+        },
         apparmor: apparmor.map(str::to_owned),
     }
 }

@@ -60,34 +60,52 @@ pub(crate) async fn prepare(
     let (snapshotter, key) = (SNAPSHOTTER.to_owned(), key.to_owned());
     portlayer::crash::point("engine.before-snapshot");
     let mut snapshots = client.snapshots();
-    let answer = match () {
-        // An empty root has no directory for the container's own mounts: it stays writable for the OCI runtime, which
-        // makes them and then makes the root read-only.
-        _ if copied || plan.access == Access::ReadWrite || plan.image.is_none() => {
-            let request = PrepareSnapshotRequest {
-                snapshotter: snapshotter.clone(),
-                key: key.clone(),
-                parent,
-                ..Default::default()
-            };
-            snapshots
-                .prepare(request)
-                .await
-                .map(|answer| answer.into_inner().mounts)
-        }
-        _ => {
-            let request = ViewSnapshotRequest {
-                snapshotter: snapshotter.clone(),
-                key: key.clone(),
-                parent,
-                ..Default::default()
-            };
-            snapshots
-                .view(request)
-                .await
-                .map(|answer| answer.into_inner().mounts)
+    // The name space is made while containerd makes the snapshot.
+    let (users, range) = (Arc::clone(host), plan.ids.filter(|_| !copied));
+    let object = key.clone();
+    let mapped = async {
+        let make = move |range| {
+            users
+                .of(range)
+                .map_err(failed("make user name space for", object))
+        };
+        match range {
+            Some(range) => blocking(move || make(range)).await.map(Some),
+            None => Ok(None),
         }
     };
+    let taken = async {
+        match () {
+            // An empty root has no directory for the container's own mounts: it stays writable for the OCI runtime, which
+            // makes them and then makes the root read-only.
+            _ if copied || plan.access == Access::ReadWrite || plan.image.is_none() => {
+                let request = PrepareSnapshotRequest {
+                    snapshotter: snapshotter.clone(),
+                    key: key.clone(),
+                    parent,
+                    ..Default::default()
+                };
+                snapshots
+                    .prepare(request)
+                    .await
+                    .map(|answer| answer.into_inner().mounts)
+            }
+            _ => {
+                let request = ViewSnapshotRequest {
+                    snapshotter: snapshotter.clone(),
+                    key: key.clone(),
+                    parent,
+                    ..Default::default()
+                };
+                snapshots
+                    .view(request)
+                    .await
+                    .map(|answer| answer.into_inner().mounts)
+            }
+        }
+    };
+    let (answer, users) = tokio::join!(taken, mapped);
+    let users = users?;
     let mounts = match answer {
         Ok(mounts) => mounts,
         Err(status) if status.code() == Code::AlreadyExists => {
@@ -104,7 +122,7 @@ pub(crate) async fn prepare(
         }
         Err(status) => return Err(refused("prepare snapshot", key)(status)),
     };
-    let (place, users, ids) = (place.clone(), Arc::clone(host), plan.ids);
+    let (place, ids, disk) = (place.clone(), plan.ids, plan.disk);
     blocking(move || {
         let target = place.root();
         place
@@ -123,17 +141,22 @@ pub(crate) async fn prepare(
                     error_text(&error),
                 )
             };
-            match ids {
-                None => mount::mount_all(&mounts, &target).map_err(wrong)?,
-                Some(range) if copied => {
+            let mounts = match &disk {
+                None => mounts,
+                Some(plan) => {
+                    make_private(place.directory())?;
+                    crate::disk::bound(&mounts, plan, &place.disk_file(), &place.disk())
+                        .map_err(wrong)?
+                }
+            };
+            match (ids, users) {
+                (None, _) => mount::mount_all(&mounts, &target).map_err(wrong)?,
+                (Some(range), None) => {
                     mount::mount_all(&mounts, &target).map_err(wrong)?;
                     crate::reown::reown(&target, range)
                         .map_err(failed("change the owners in root", key.clone()))?;
                 }
-                Some(range) => {
-                    let users = users
-                        .of(range)
-                        .map_err(failed("make user name space for", key.clone()))?;
+                (Some(range), Some(users)) => {
                     crate::idmap::mount_root(&mounts, range, &users, &place.layers(), &target)
                         .map_err(wrong)?;
                 }
@@ -143,6 +166,17 @@ pub(crate) async fn prepare(
         Ok(())
     })
     .await
+}
+
+fn make_private(directory: &std::path::Path) -> Result<(), RuntimeError> {
+    mount::private_directory(directory).map_err(|error| {
+        RuntimeError::new(
+            RuntimeErrorKind::Internal,
+            "make",
+            directory.display().to_string(),
+            error_text(&error),
+        )
+    })
 }
 
 /// Unmounts and removes the snapshot. Idempotent.

@@ -90,6 +90,7 @@ fn lines(info: &Info<'_>) -> Vec<(String, Vec<u8>)> {
     let isolation = &engine.isolation;
     for (name, value) in [
         ("user ids", isolation.ids.as_str()),
+        ("disk limits", isolation.disk.as_str()),
         ("apparmor", isolation.apparmor.as_deref().unwrap_or("none")),
     ] {
         lines.push((name.to_owned(), value.into()));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use portlayer::ledger::{BrokenChain, Dangling, Report};
-use portlayer::runtime::{Finding, HostIsolation, IdMapping, RuntimeInfo};
+use portlayer::runtime::{DiskBound, Finding, HostIsolation, IdMapping, RuntimeInfo};
 use portlayer::{AuditReport, Audited};
 use portlayer_proto::v1;
 
@@ -32,6 +32,7 @@ impl Wire for RuntimeInfo {
         let HostIsolation {
             capabilities,
             ids,
+            disk,
             apparmor,
         } = isolation;
         v1::EngineInfo {
@@ -47,6 +48,7 @@ impl Wire for RuntimeInfo {
             isolation: Some(v1::HostIsolation {
                 capabilities,
                 ids: ids.as_str().to_owned(),
+                disk: disk.as_str().to_owned(),
                 apparmor,
             }),
         }
@@ -68,6 +70,7 @@ impl Wire for RuntimeInfo {
         let v1::HostIsolation {
             capabilities,
             ids,
+            disk,
             apparmor,
         } = isolation.unwrap_or_default();
         Ok(RuntimeInfo {
@@ -85,6 +88,10 @@ impl Wire for RuntimeInfo {
                     "mapped" => IdMapping::Mapped,
                     "copied" => IdMapping::Copied,
                     _ => IdMapping::None,
+                },
+                disk: match disk.as_str() {
+                    "block-file" => DiskBound::BlockFile,
+                    _ => DiskBound::None,
                 },
                 apparmor,
             },

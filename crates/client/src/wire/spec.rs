@@ -340,6 +340,8 @@ impl Wire for Limits {
             cpu_shares,
             cpu_quota_us,
             pids,
+            disk_bytes,
+            disk_inodes,
         } = self;
         v1::Limits {
             memory_bytes,
@@ -347,6 +349,8 @@ impl Wire for Limits {
             cpu_shares,
             cpu_quota_us,
             pids,
+            disk_bytes,
+            disk_inodes,
         }
     }
 
@@ -357,6 +361,8 @@ impl Wire for Limits {
             cpu_shares,
             cpu_quota_us,
             pids,
+            disk_bytes,
+            disk_inodes,
         } = message;
         Ok(Limits {
             memory_bytes,
@@ -364,6 +370,8 @@ impl Wire for Limits {
             cpu_shares,
             cpu_quota_us,
             pids,
+            disk_bytes,
+            disk_inodes,
         })
     }
 }

@@ -90,6 +90,8 @@ fn limits() -> Limits {
         cpu_shares: Some(3),
         cpu_quota_us: Some(-4),
         pids: Some(5),
+        disk_bytes: Some(6),
+        disk_inodes: Some(7),
     }
 }
 
@@ -615,6 +617,7 @@ fn the_node() {
         live_attach: true,
         isolation: HostIsolation {
             ids: portlayer::runtime::IdMapping::Mapped,
+            disk: portlayer::runtime::DiskBound::BlockFile,
             capabilities: u64::MAX,
             apparmor: Some("p".into()),
         },

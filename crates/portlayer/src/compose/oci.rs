@@ -170,7 +170,7 @@ fn linux(resolved: &Resolved, host: &Host, ids: Option<IdRange>) -> Value {
     let privileged = resolved.spec.isolation.privileged;
     let mut linux = json!({
         "namespaces": namespaces,
-        "resources": resources(&resolved.spec.limits, privileged),
+        "resources": resources(&resolved.spec.limits, privileged, host.cgroup2),
     });
     if let Some(ids) = ids {
         let map = json!([{ "containerID": 0, "hostID": ids.first, "size": ids.count }]);
@@ -190,7 +190,7 @@ fn linux(resolved: &Resolved, host: &Host, ids: Option<IdRange>) -> Value {
     linux
 }
 
-fn resources(limits: &Limits, privileged: bool) -> Value {
+fn resources(limits: &Limits, privileged: bool, cgroup2: bool) -> Value {
     let mut resources = json!({
         // The OCI runtime adds the harmless devices (null, zero, random, tty, ...) to a list that denies all.
         "devices": [{ "allow": privileged, "access": "rwm" }],
@@ -201,8 +201,12 @@ fn resources(limits: &Limits, privileged: bool) -> Value {
         resources["memory"] = json!({ "limit": memory, "swap": with_swap });
     }
     let mut cpu = serde_json::Map::new();
-    if let Some(shares) = limits.cpu_shares {
-        cpu.insert("shares".into(), json!(shares));
+    match limits.cpu_shares {
+        Some(shares) if cgroup2 => {
+            resources["unified"] = json!({ "cpu.weight": weight(shares).to_string() });
+        }
+        Some(shares) => drop(cpu.insert("shares".into(), json!(shares))),
+        None => {}
     }
     if let Some(quota) = limits.cpu_quota_us {
         cpu.insert("quota".into(), json!(quota));
@@ -212,6 +216,22 @@ fn resources(limits: &Limits, privileged: bool) -> Value {
         resources["cpu"] = Value::Object(cpu);
     }
     resources
+}
+
+/// Shares of cgroup v1 (2 to 262144) as a weight of v2 (1 to 10000), so that the default of one is the default of the other:
+/// 1024 becomes 100. The OCI runtime's own conversion makes it 39, and every executor with shares would get less than its due
+/// beside those without. The curve through the three points is runc 1.3's (opencontainers/cgroups#20).
+fn weight(shares: u64) -> u64 {
+    let log = (shares.max(2) as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    // Between 1 and 10000 for every allowed number of shares.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is clamped"
+    )]
+    let weight = 10f64.powf(exponent).ceil().clamp(1.0, 10_000.0) as u64;
+    weight
 }
 
 /// Defaults, then the image, the task, its secrets; a later variable of a name replaces an earlier one.

@@ -12,7 +12,7 @@ use crate::element::{Body, ElementId, ExecutorBody, Record};
 use crate::error::ReadError;
 use crate::ledger::LedgerError;
 use crate::network::NetworkLease;
-use crate::runtime::IdMapping;
+use crate::runtime::{DiskBound, IdMapping};
 
 /// A commit that may begin.
 #[derive(Clone)]
@@ -108,7 +108,7 @@ impl Node {
         })
     }
 
-    /// The host can give the executor the user ids it is to have.
+    /// The host can give the executor the user ids and the disk it is to have.
     fn check_users(&self, executor: &ElementId, resolved: &Resolved) -> Result<(), CommitError> {
         let unresolved = |element: &ElementId, requirement: &str| {
             Err(CommitError::UnresolvedRequirement {
@@ -118,6 +118,13 @@ impl Node {
             })
         };
         let stored = resolved.volumes.iter().find(|v| v.tmpfs_bytes.is_none());
+        if resolved.spec.limits.disk_bytes.is_some() && self.host.isolation.disk == DiskBound::None
+        {
+            return unresolved(
+                executor,
+                "mkfs.ext4 and loop devices, which this host does not have, for limits.disk_bytes",
+            );
+        }
         match (self.host.isolation.ids, stored) {
             _ if !resolved.spec.isolation.own_users() || resolved.tasks.is_empty() => Ok(()),
             (IdMapping::None, _) => unresolved(

@@ -9,8 +9,8 @@ use super::oci;
 use super::validate::{EffectiveTask, Resolved, VolumeUse};
 use crate::element::{ElementId, Record, StoreKeys};
 use crate::runtime::{
-    BridgePlan, ContainerId, ContainerPlan, IdRange, MountPlan, OutputPlan, ProcessId, ProcessPlan,
-    RootPlan, RuntimeError, RuntimeErrorKind, Scope,
+    BridgePlan, ContainerId, ContainerPlan, DiskPlan, IdRange, MountPlan, OutputPlan, ProcessId,
+    ProcessPlan, RootPlan, RuntimeError, RuntimeErrorKind, Scope,
 };
 use crate::store::{MountSource, StoreError};
 use crate::task::LogChoice;
@@ -97,6 +97,10 @@ impl Steps<'_> {
         let ids = self.ids()?;
         let root_plan = RootPlan {
             ids,
+            disk: self.resolved.spec.limits.disk_bytes.map(|bytes| DiskPlan {
+                bytes,
+                inodes: self.resolved.spec.limits.disk_inodes,
+            }),
             image: root.and_then(|root| root.keys.clone()),
             access: root.map_or(crate::store::Access::ReadOnly, |root| root.access),
         };

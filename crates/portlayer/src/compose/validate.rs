@@ -183,6 +183,8 @@ fn merged(set: &Limits, spec: &Limits) -> Limits {
         cpu_shares: set.cpu_shares.or(spec.cpu_shares),
         cpu_quota_us: set.cpu_quota_us.or(spec.cpu_quota_us),
         pids: set.pids.or(spec.pids),
+        disk_bytes: set.disk_bytes.or(spec.disk_bytes),
+        disk_inodes: set.disk_inodes.or(spec.disk_inodes),
     }
 }
 

@@ -186,6 +186,27 @@ impl IdMapping {
     }
 }
 
+/// How the writable layer of an executor is bounded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskBound {
+    /// Not at all: such a limit is refused.
+    #[default]
+    None,
+    /// A file system of that size in a sparse file.
+    BlockFile,
+}
+
+impl DiskBound {
+    /// The name used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DiskBound::None => "none",
+            DiskBound::BlockFile => "block-file",
+        }
+    }
+}
+
 /// What the host has to keep executors apart from it and from each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostIsolation {
@@ -193,6 +214,8 @@ pub struct HostIsolation {
     pub capabilities: u64,
     /// How executors get user ids of their own.
     pub ids: IdMapping,
+    /// How writable layers are bounded.
+    pub disk: DiskBound,
     /// The loaded AppArmor profile that executors get; `None` = the kernel has no AppArmor, or none of the profiles we know.
     pub apparmor: Option<String>,
 }

@@ -32,14 +32,15 @@ use tokio::io::AsyncRead;
 
 pub use error::{RuntimeError, RuntimeErrorKind};
 pub use found::{
-    ContainerStats, Delivery, Finding, FindingClass, FoundContainer, HostIsolation, IdMapping,
-    ProcessExit, ProcessState, RuntimeInfo, SignalScope,
+    ContainerStats, Delivery, DiskBound, Finding, FindingClass, FoundContainer, HostIsolation,
+    IdMapping, ProcessExit, ProcessState, RuntimeInfo, SignalScope,
 };
 pub use inside::{IdMap, Inside};
 pub use log::{LogChunk, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};
 pub use plan::{
-    BridgePlan, ContainerPlan, IdRange, MountPlan, NetworkPlan, OutputPlan, ProcessPlan, RootPlan,
+    BridgePlan, ContainerPlan, DiskPlan, IdRange, MountPlan, NetworkPlan, OutputPlan, ProcessPlan,
+    RootPlan,
 };
 
 use crate::element::ElementId;

@@ -16,6 +16,17 @@ pub struct RootPlan {
     pub access: Access,
     /// The host ids that stand for the container's; `None` = the same ids.
     pub ids: Option<IdRange>,
+    /// Bound of the writable layer; `None` = the disk's.
+    pub disk: Option<DiskPlan>,
+}
+
+/// Bound of a writable layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPlan {
+    /// Bytes, with what the file system needs itself.
+    pub bytes: u64,
+    /// Files, directories and links; `None` = what the file system chooses.
+    pub inodes: Option<u64>,
 }
 
 /// A range of host user and group ids that stands for the ids from 0 of one executor.

@@ -110,6 +110,7 @@ impl<'a> Bench<'a> {
                 image: self.subject.image.clone(),
                 access: Access::ReadWrite,
                 ids: None,
+                disk: None,
             },
             mounts: Vec::new(),
             network: NetworkPlan::None,

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +15,7 @@ use portlayer::store::{MountSource, Put, Store, StoreCapabilities, StoreError, S
 use super::locks::{Held, Locks};
 use super::populate::{fill, read_out, refused, set_root};
 use super::{spec_in, spec_of};
+use crate::e2fs::run;
 use crate::image::{blocking, io_failed, spool};
 use crate::mount::{
     Attachments, LoopDevice, User, available_bytes, failed, ignore_missing, private_directory,
@@ -231,45 +231,6 @@ impl Disk {
 /// Filling and resizing: never both at once on one volume.
 fn job() -> User {
     User::Job("work".to_owned())
-}
-
-/// Runs one of e2fsprogs on a file; exit codes up to `worst` are fine.
-fn run(
-    program: &'static str,
-    arguments: &[&str],
-    file: &Path,
-    worst: i32,
-) -> Result<(), StoreError> {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .arg(file)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    let output = command.output().map_err(|e| io_failed(program, file, e))?;
-    match output.status.code() {
-        Some(code) if code <= worst => Ok(()),
-        _ => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let source = ToolFailed {
-                status: output.status.to_string(),
-                text: text.trim().to_owned(),
-            };
-            Err(StoreError::Backend {
-                verb: program,
-                object: file.display().to_string(),
-                source: Box::new(source),
-            })
-        }
-    }
-}
-
-/// One of e2fsprogs ended badly.
-#[derive(Debug, thiserror::Error)]
-#[error("{status}: {text}")]
-struct ToolFailed {
-    status: String,
-    text: String,
 }
 
 /// Size and number of inodes for content of so many bytes in so many entries.

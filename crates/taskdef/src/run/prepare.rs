@@ -221,6 +221,8 @@ impl Runner {
                         .pids
                         .map_or(UNLIMITED_PIDS, |pids| pids.saturating_add(OWN_PIDS)),
                 ),
+                disk_bytes: None,
+                disk_inodes: None,
             },
             isolation: Isolation {
                 privileged: plan.privileged,

@@ -278,3 +278,13 @@ fn a_user_holds_no_capability_and_a_terminal_is_named() {
         41
     );
 }
+
+#[test]
+fn shares_become_the_weight_of_cgroup_v2() {
+    for (shares, weight) in [(2, "1"), (1024, "100"), (262_144, "10000")] {
+        let document = document(|r| r.spec.limits.cpu_shares = Some(shares), true);
+        let resources = &document["linux"]["resources"];
+        assert_eq!(resources["unified"], json!({ "cpu.weight": weight }));
+        assert!(resources.get("cpu").is_none());
+    }
+}

@@ -141,6 +141,7 @@ async fn an_unfinished_commit_is_rolled_back() {
         image: None,
         access: crate::store::Access::ReadWrite,
         ids: None,
+        disk: None,
     };
     node.engine
         .prepare_root(&scope, &container, &plan)

@@ -360,6 +360,7 @@ impl Stopped {
             image: None,
             access: Access::ReadWrite,
             ids: None,
+            disk: None,
         };
         let process = ProcessPlan {
             id: ProcessId::new(container.clone(), executor, 1),

@@ -52,6 +52,8 @@ const MAX_GRACE_MS: u64 = 24 * 3600 * 1000;
 /// The longest wait before a restart: a minute.
 const MAX_BACKOFF_MS: u64 = 60 * 1000;
 /// The least memory a container starts in; the limit docker and runc agree on.
+/// Smaller, and a file system's own tables leave nothing.
+const MIN_DISK_BYTES: u64 = 4 << 20;
 const MIN_MEMORY_BYTES: u64 = 6 * 1024 * 1024;
 /// pid_max on 64-bit kernels.
 const MAX_PIDS: u32 = 4_194_304;
@@ -445,6 +447,22 @@ pub(crate) fn check_limits(field: &str, limits: &Limits) -> Checked {
         .is_some_and(|pids| !(1..=MAX_PIDS).contains(&pids))
     {
         return refuse(format!("{field}.pids"), "1 to 4194304");
+    }
+    if let Some(disk) = limits.disk_bytes {
+        let name = format!("{field}.disk_bytes");
+        if disk < MIN_DISK_BYTES {
+            return refuse(name, "at least 4194304 bytes (4 MiB)");
+        }
+        check_bytes(&name, disk)?;
+    }
+    if let Some(inodes) = limits.disk_inodes {
+        let name = format!("{field}.disk_inodes");
+        if limits.disk_bytes.is_none() {
+            return refuse(name, "needs disk_bytes");
+        }
+        if !(1..=u64::from(u32::MAX)).contains(&inodes) {
+            return refuse(name, "1 to 4294967295");
+        }
     }
     Ok(())
 }

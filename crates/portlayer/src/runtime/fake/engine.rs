@@ -36,6 +36,7 @@ impl Runtime for FakeRuntime {
             isolation: crate::runtime::HostIsolation {
                 capabilities: u64::MAX,
                 ids: crate::runtime::IdMapping::Mapped,
+                disk: crate::runtime::DiskBound::BlockFile,
                 ..Default::default()
             },
             warnings: Vec::new(),

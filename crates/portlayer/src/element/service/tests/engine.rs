@@ -37,6 +37,7 @@ impl Runtime for Idle {
             isolation: crate::runtime::HostIsolation {
                 capabilities: u64::MAX,
                 ids: crate::runtime::IdMapping::Mapped,
+                disk: crate::runtime::DiskBound::BlockFile,
                 ..Default::default()
             },
             warnings: Vec::new(),
