@@ -102,7 +102,7 @@ enum Command {
     Update(element::UpdateArgs),
     Export(element::ExportArgs),
     Import(element::ImportArgs),
-    Run(task::run::RunArgs),
+    Run(Box<task::run::RunArgs>),
     Compose(compose::ComposeArgs),
     Ps(task::ps::PsArgs),
     Logs(task::logs::LogsArgs),
@@ -233,7 +233,9 @@ async fn on_node(command: Command, context: &Context) -> Outcome {
         Command::Update(args) => element::update(args, context).await,
         Command::Export(args) => element::export(args, context).await,
         Command::Import(args) => element::import(args, context).await,
-        Command::Run(args) => task::run::run(args, context).await.map_err(Failure::of_own),
+        Command::Run(args) => task::run::run(*args, context)
+            .await
+            .map_err(Failure::of_own),
         Command::Compose(args) => compose::run(args, context).await,
         Command::Ps(args) => task::ps::run(args, context).await,
         Command::Logs(args) => task::logs::run(args, context).await,
