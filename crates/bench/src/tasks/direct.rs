@@ -1,5 +1,5 @@
-//! The least a client of containerd can do for one task: no lease, no record, no recovery. What the port layer adds
-//! on top of this is its price.
+//! The least a client of containerd can do for one task: no lease, no record, no recovery, but the container the port layer
+//! makes. What the port layer adds on top of this is its price.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest};
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
-    DeleteTaskRequest, StartRequest, WaitRequest,
+    DeleteTaskRequest, GetContainerRequest, StartRequest, WaitRequest,
 };
+use portlayer::runtime::ContainerId;
 use prost_types::Any;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
@@ -46,7 +47,11 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn connect(node: &Arc<Node>, output: Output) -> Result<Self> {
+    pub(super) async fn connect(
+        node: &Arc<Node>,
+        spec: serde_json::Value,
+        output: Output,
+    ) -> Result<Self> {
         let directory = node.directory().join(match output {
             Output::Discard => "direct",
             Output::Store => "direct-stored",
@@ -56,7 +61,7 @@ impl Client {
             containerd: Containerd::from_path(node.socket()).await?,
             namespace: node.namespace().parse()?,
             parent: node.busybox().diff_id(),
-            spec: busybox::spec(&directory, "")?,
+            spec,
             node: node.clone(),
             directory,
             output,
@@ -64,11 +69,7 @@ impl Client {
     }
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {
-        let mut request = tonic::Request::new(message);
-        request
-            .metadata_mut()
-            .insert("containerd-namespace", self.namespace.clone());
-        request
+        request(&self.namespace, message)
     }
 
     fn id(&self, run: u64) -> String {
@@ -220,6 +221,43 @@ impl Variant for Client {
         Ok(())
     }
 }
+
+fn request<T>(namespace: &MetadataValue<Ascii>, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request
+        .metadata_mut()
+        .insert("containerd-namespace", namespace.clone());
+    request
+}
+
+/// The document of a container the port layer made, as the direct client writes it: the same isolation, with its own
+/// root and without init. So the difference between the two is what the port layer does, not how much it isolates.
+pub(super) async fn document(node: &Node, container: &ContainerId) -> Result<serde_json::Value> {
+    let containerd = Containerd::from_path(node.socket()).await?;
+    let get = GetContainerRequest {
+        id: container.as_str().to_owned(),
+    };
+    let get = request(&node.namespace().parse()?, get);
+    let found = containerd.containers().get(get).await?.into_inner();
+    let document = found.container.and_then(|container| container.spec);
+    let document = document.context("the container has no document")?;
+    let mut spec: serde_json::Value = serde_json::from_slice(&document.value)?;
+    spec["root"] = serde_json::json!({"path": "rootfs", "readonly": false});
+    spec["process"]["args"] = serde_json::json!([busybox::TRUE]);
+    for (list, field) in [("/mounts", "/destination"), ("/process/env", "")] {
+        let entries = spec.pointer_mut(list).and_then(|list| list.as_array_mut());
+        entries
+            .with_context(|| format!("the document has no {list}"))?
+            .retain(|entry| {
+                let text = entry.pointer(field).and_then(|text| text.as_str());
+                !text.is_some_and(|text| INITS.iter().any(|prefix| text.starts_with(prefix)))
+            });
+    }
+    Ok(spec)
+}
+
+/// How mounts and variables begin that are for the port layer's init.
+const INITS: [&str; 2] = ["/dev/.portlayer/", "PORTLAYER_"];
 
 /// The FIFOs of one task, open for reading.
 struct Streams {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use portlayer::PortLayer;
 use portlayer::compose::{BindHow, Handle, JoinHow};
 use portlayer::element::{ElementId, ImageSpec, Kind, NewElement, Spec, VolumeSpec};
+use portlayer::runtime::ContainerId;
 use portlayer::task::{ExecutorSpec, TaskSpec};
 
 use super::{Node, Timing, Variant, names};
@@ -221,6 +222,11 @@ impl Further {
             executor,
             handles: Handles::default(),
         })
+    }
+
+    /// The container it runs in: the executor's first.
+    pub(super) fn container(&self) -> ContainerId {
+        ContainerId::new(&self.executor, 1)
     }
 }
 

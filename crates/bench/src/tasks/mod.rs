@@ -73,14 +73,16 @@ pub(crate) const UNIT: Unit = Unit::Millis;
 /// Every means, ready to run; the first is what the others are compared with.
 pub(crate) async fn variants(node: &Arc<Node>) -> Result<Vec<Box<dyn Variant>>> {
     let image = layer::image(node).await?;
+    let further = layer::Further::start(node, &image).await?;
+    let document = direct::document(node, &further.container()).await?;
     Ok(vec![
         Box::new(ctr::Run::new(node)),
         Box::new(runc::Run::new(node)?),
-        Box::new(direct::Client::connect(node, direct::Output::Discard).await?),
-        Box::new(direct::Client::connect(node, direct::Output::Store).await?),
+        Box::new(direct::Client::connect(node, document.clone(), direct::Output::Discard).await?),
+        Box::new(direct::Client::connect(node, document, direct::Output::Store).await?),
         Box::new(layer::Executor::new(node, &image)),
         Box::new(layer::Executor::with_volumes(node, &image).await?),
-        Box::new(layer::Further::start(node, &image).await?),
+        Box::new(further),
         Box::new(ctr::Exec::start(node).await?),
     ])
 }
