@@ -100,10 +100,30 @@ pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, 
         ..EngineConfig::new(&config.data_dir)
     };
     let runtime = Arc::new(Containerd::open(Engine::start(engine).await?).await?);
+    match open_layer(config, &runtime, &nfs).await {
+        Ok(port_layer) => Ok(Node {
+            port_layer,
+            runtime,
+        }),
+        Err(error) => {
+            if let Err(left) = runtime.give_up().await {
+                tracing::error!(error = %left, "ending an engine whose port layer does not open failed");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Locations and ledger on a running engine.
+async fn open_layer(
+    config: &Config,
+    runtime: &Arc<Containerd>,
+    nfs: &Arc<dyn NfsMount>,
+) -> Result<PortLayer, OpenError> {
     let connection = Connection::new(runtime.client(), SNAPSHOTTER);
     let mut locations = Vec::new();
     for location in &config.locations {
-        let store = store_of(location, &config.data_dir, &connection, &nfs);
+        let store = store_of(location, &config.data_dir, &connection, nfs);
         let store = store.map_err(|source| OpenError::Location {
             location: location.name.clone(),
             source,
@@ -120,17 +140,13 @@ pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, 
         event_retention: config.ledger.event_retention,
         ..LedgerConfig::new(config.data_dir.join("ledger"))
     };
-    let port_layer = PortLayer::open(portlayer::Config {
+    let config = portlayer::Config {
         ledger,
         locations,
         networks: config.networks.clone(),
         runtime: runtime.clone(),
-    })
-    .await?;
-    Ok(Node {
-        port_layer,
-        runtime,
-    })
+    };
+    Ok(PortLayer::open(config).await?)
 }
 
 /// Removes everything of a data directory that no process has open: containerd, tasks, mounts, cgroups, files.

@@ -1,7 +1,7 @@
 //! The engine itself: start, stop, take over, clean.
 
 use portlayer_runtime::{
-    Engine, EngineConfig, EngineError, connection::Connection, snapshot::Snapshots,
+    Containerd, Engine, EngineConfig, EngineError, connection::Connection, snapshot::Snapshots,
 };
 
 use crate::support::node::{Room, busybox};
@@ -116,4 +116,28 @@ async fn a_missing_program_is_named() {
         matches!(&refused, Err(EngineError::Program { program, .. }) if program == "no-such-containerd"),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_ended_again() {
+    let room = Room::new();
+    let mut config = EngineConfig::new(room.directory());
+    config.runc = "/nonexistent/runc".into();
+    let engine = Engine::start(config).await.unwrap();
+    let namespace = engine.places().namespace.clone();
+    assert!(Containerd::open(engine).await.is_err());
+    assert_eq!(
+        traces(room.directory(), &namespace),
+        [room.directory().to_str().unwrap()]
+    );
+    // One that was there already is not ours to end.
+    let engine = room.engine().await;
+    drop(engine);
+    let engine = room.engine().await;
+    engine.give_up().await.unwrap();
+    assert_ne!(
+        traces(room.directory(), &namespace),
+        [room.directory().to_str().unwrap()]
+    );
+    room.engine().await.stop().await.unwrap();
 }

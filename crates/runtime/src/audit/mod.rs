@@ -34,8 +34,18 @@ pub(crate) async fn audit(
     layout: &Layout,
 ) -> Result<Vec<Finding>, RuntimeError> {
     let mut found = engine(client).await?;
+    // A socket tells nothing of whose it is, but its name follows from the container's.
+    let mut containers: BTreeSet<String> = found.iter().filter_map(|f| f.owner.clone()).collect();
+    let of_class = |class| move |f: &&Finding| f.class == class;
+    containers.extend(
+        found
+            .iter()
+            .filter(of_class(FindingClass::Container))
+            .map(|f| f.name.clone()),
+    );
+    containers.extend(names(&places.directory.join("containers")));
     let (places, layout) = (places.clone(), layout.clone());
-    found.extend(blocking(move || kernel(&places, &layout)).await?);
+    found.extend(blocking(move || kernel(&places, &layout, &containers)).await?);
     Ok(found.into_iter().collect())
 }
 
@@ -146,7 +156,11 @@ async fn engine(client: &Client) -> Result<BTreeSet<Finding>, RuntimeError> {
     Ok(found)
 }
 
-fn kernel(places: &Places, layout: &Layout) -> Result<BTreeSet<Finding>, RuntimeError> {
+fn kernel(
+    places: &Places,
+    layout: &Layout,
+    containers: &BTreeSet<String>,
+) -> Result<BTreeSet<Finding>, RuntimeError> {
     let mut found = BTreeSet::new();
     let shims =
         host::processes(|process| is_shim(process, places)).map_err(failed("list", "processes"))?;
@@ -156,6 +170,13 @@ fn kernel(places: &Places, layout: &Layout) -> Result<BTreeSet<Finding>, Runtime
             shim.pid.to_string(),
             shim.flag("-id").map(str::to_owned),
         ));
+    }
+    for container in containers {
+        let socket = places.shim_socket(container);
+        if socket.exists() {
+            let (name, owner) = (socket.to_string_lossy(), container.clone());
+            found.insert(finding(FindingClass::Shim, name, Some(owner)));
+        }
     }
     for group in layout.groups(&places.cgroup_parent) {
         let below = group

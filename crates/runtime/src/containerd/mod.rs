@@ -84,9 +84,24 @@ impl Shared {
 
 impl Containerd {
     /// Takes an engine: finds out what it can do, installs init, begins to serve streams. Fails with a plain message when
-    /// something that is needed is missing.
+    /// something that is needed is missing; then containerd is ended again if this engine started it.
     pub async fn open(engine: Engine) -> Result<Containerd, RuntimeError> {
-        let info = probe::probe(&engine).await?;
+        match Containerd::shared(&engine).await {
+            Ok(shared) => Ok(Containerd {
+                shared: Arc::new(shared),
+                engine: Mutex::new(Some(engine)),
+            }),
+            Err(error) => {
+                if let Err(left) = engine.give_up().await {
+                    tracing::error!(error = %left, "ending an engine that cannot be used failed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn shared(engine: &Engine) -> Result<Shared, RuntimeError> {
+        let info = probe::probe(engine).await?;
         let places = engine.places().clone();
         let directory = places.directory.clone();
         let init = blocking(move || {
@@ -97,7 +112,7 @@ impl Containerd {
         let namespace = engine.config().network_namespace.as_deref();
         let networks = Networks::open(&places.directory, &places.namespace, namespace)
             .map_err(failed("write in", places.directory.display().to_string()))?;
-        let shared = Shared {
+        Ok(Shared {
             networks,
             client: engine.client(),
             runc: engine.config().runc.clone(),
@@ -109,10 +124,6 @@ impl Containerd {
             tracked: Mutex::default(),
             users: Arc::default(),
             places,
-        };
-        Ok(Containerd {
-            shared: Arc::new(shared),
-            engine: Mutex::new(Some(engine)),
         })
     }
 
@@ -140,6 +151,16 @@ impl Containerd {
         let engine = lock(&self.engine).take();
         match engine {
             Some(engine) => engine.halt().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends containerd if this open started it and no task runs on it: for an open that fails in a later step. Further calls
+    /// find no engine. Idempotent.
+    pub async fn give_up(&self) -> Result<(), EngineError> {
+        let engine = lock(&self.engine).take();
+        match engine {
+            Some(engine) => engine.give_up().await,
             None => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{EngineError, Places, STOP_LIMIT, io_error, keeper};
+use super::{EngineError, Places, SHIM_SOCKETS, STOP_LIMIT, io_error, keeper};
 use crate::{cgroup::Layout, host, network, root::error_text};
 
 /// Ends everything that runs, in an order in which nothing comes back: the one that restarts things first, then what keeps others
@@ -44,6 +44,16 @@ fn remove_roots(places: &Places) -> Result<(), EngineError> {
     .map_err(io_error("remove", &roots))
 }
 
+/// Whether a task runs: each has a shim.
+pub(super) fn tasks_run(places: &Places) -> Result<bool, EngineError> {
+    Ok(!shims(places)?.is_empty())
+}
+
+fn shims(places: &Places) -> Result<Vec<host::Process>, EngineError> {
+    host::processes(|process| is_shim(process, places))
+        .map_err(io_error("look for", Path::new("containerd-shim")))
+}
+
 /// Ends everything and removes the directory.
 pub(super) fn clean(places: &Places) -> Result<(), EngineError> {
     end(places)?;
@@ -69,14 +79,18 @@ pub(super) fn end_containerd(places: &Places) -> Result<(), EngineError> {
 
 /// Kills shims. Their containers are killed with the cgroups.
 fn end_shims(places: &Places) -> Result<(), EngineError> {
-    let running = || {
-        host::processes(|process| is_shim(process, places))
-            .map_err(io_error("look for", Path::new("containerd-shim")))
-    };
-    for process in running()? {
-        host::signal(&process, Signal::KILL);
+    let found = shims(places)?;
+    for process in &found {
+        host::signal(process, Signal::KILL);
     }
-    until_none(running, Signal::KILL)
+    until_none(|| shims(places), Signal::KILL)?;
+    // Killed, it leaves its socket; and its bundle, which names the socket, may be gone before it.
+    for id in found.iter().filter_map(|shim| shim.flag("-id")) {
+        places
+            .remove_shim_socket(id)
+            .map_err(io_error("remove the socket of", Path::new(id)))?;
+    }
+    Ok(())
 }
 
 /// Kills the shim of one container that containerd knows nothing of: a call that was broken off in the middle leaves one
@@ -175,7 +189,7 @@ fn remove_shim_socket(bundle: &Path) {
         return;
     };
     let socket = Path::new(address.trim().trim_start_matches("unix://"));
-    if socket.starts_with("/run/containerd/s") {
+    if socket.starts_with(SHIM_SOCKETS) {
         let _ = fs::remove_file(socket);
     }
 }

@@ -31,6 +31,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long containerd may take to end when asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
+/// Where shims listen.
+pub(crate) const SHIM_SOCKETS: &str = "/run/containerd/s";
+
 /// The longest path a unix socket can have on Linux, without the closing zero.
 const SOCKET_PATH_BYTES: usize = 107;
 
@@ -167,6 +170,22 @@ impl Places {
         self.directory.join("runc")
     }
 
+    /// Where the shim of a container listens: outside of the directory, below one of all containerds of the host
+    /// (containerd:runtime/v2/shim/util_unix.go, SocketAddress; the same from 1.5 to 2.x).
+    pub(crate) fn shim_socket(&self, container: &str) -> PathBuf {
+        let name = self.socket.join(&self.namespace).join(container);
+        let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
+        Path::new(SHIM_SOCKETS).join(hex::encode(digest))
+    }
+
+    /// Removes what a killed shim leaves: nobody else does. Idempotent.
+    pub(crate) fn remove_shim_socket(&self, container: &str) -> io::Result<()> {
+        match fs::remove_file(self.shim_socket(container)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn config(&self) -> PathBuf {
         self.directory.join("containerd.toml")
     }
@@ -288,6 +307,29 @@ impl Engine {
     /// there at the next start.
     pub async fn halt(self) -> Result<(), EngineError> {
         self.end(clean::end).await
+    }
+
+    /// Ends containerd if this start started it, as [`Engine::halt`] does; but not while tasks of an earlier containerd run,
+    /// which the next start takes over.
+    pub async fn give_up(self) -> Result<(), EngineError> {
+        if self.child.is_none() {
+            return Ok(());
+        }
+        let mut given = self;
+        blocking_task(move || {
+            clean::end_containerd(&given.places)?;
+            if clean::tasks_run(&given.places)? {
+                // Their shims and the keeper of their output stay.
+                given.keeper = None;
+            } else {
+                clean::end(&given.places)?;
+            }
+            for mut child in given.child.take().into_iter().chain(given.keeper.take()) {
+                let _ = child.wait();
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn end(mut self, how: fn(&Places) -> Result<(), EngineError>) -> Result<(), EngineError> {
