@@ -17,6 +17,9 @@ pub(crate) struct RemoveArgs {
     /// Stop an executor that runs; what is not there is fine
     #[arg(short, long)]
     force: bool,
+    /// Remove what cannot be read any more: its record is damaged
+    #[arg(long, conflicts_with = "force")]
+    damaged: bool,
     /// Do not print the ids that were removed
     #[arg(short, long)]
     quiet: bool,
@@ -28,7 +31,7 @@ pub(crate) async fn run(kind: Option<Kind>, args: RemoveArgs, context: &Context)
         .with_node(async |node| {
             let mut failed: Option<Failure> = None;
             for id in &ids {
-                match remove(node, id, args.force).await {
+                match remove(node, id, &args).await {
                     Ok(true) if !args.quiet => output::write_out(&format!("{id}\n"))?,
                     Ok(_) => {}
                     // The last failure is reported by the caller, the others here.
@@ -45,7 +48,12 @@ pub(crate) async fn run(kind: Option<Kind>, args: RemoveArgs, context: &Context)
 }
 
 /// Whether it was there.
-async fn remove(node: &OpenNode, id: &ElementId, force: bool) -> Result<bool, Failure> {
+async fn remove(node: &OpenNode, id: &ElementId, args: &RemoveArgs) -> Result<bool, Failure> {
+    let force = args.force;
+    if args.damaged {
+        let removed = node.layer().delete_damaged(id).await;
+        return removed.map(|()| true).map_err(fail);
+    }
     if force && id.kind() == Kind::Executor {
         return task::remove_executor(node, id).await;
     }

@@ -87,6 +87,11 @@ pub(super) fn piece(key: &[u8], number: u32) -> Vec<u8> {
     join(b'k', &[key, b"\0", &number.to_be_bytes()])
 }
 
+/// Prefix of all pieces of the long value at `key`.
+pub(super) fn pieces(key: &[u8]) -> Vec<u8> {
+    join(b'k', &[key, b"\0"])
+}
+
 /// Whether values of this key's class are written in pieces when they are long; the others are always short.
 pub(super) fn may_be_long(key: &[u8]) -> bool {
     matches!(key.first(), Some(b'e' | b'd' | b'i'))

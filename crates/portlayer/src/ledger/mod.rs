@@ -31,6 +31,7 @@ mod export;
 mod follow;
 mod ids;
 mod keys;
+mod mend;
 mod numbers;
 mod pieces;
 mod power;

@@ -12,7 +12,8 @@ impl PortLayer {
     /// Deletes an element, its bytes, and the tasks stored with it. Not idempotent: what is gone is `NotFound`.
     ///
     /// Errors: `Location`, `PermissionDenied` (built in), `NotFound`, `InUse` with everything that needs it (children
-    /// being made included), `InvalidState` (an executor that runs), `Ledger`; nothing changed then. `Store` and
+    /// being made included), `InvalidState` (an executor that runs), `Ledger` (of a damaged record too:
+    /// [`PortLayer::delete_damaged`]); nothing changed then. `Store` and
     /// `Runtime` come after the record is gone: the element does not exist any more and recovery removes the rest.
     pub async fn delete(&self, id: &ElementId) -> Result<(), DeleteError> {
         // Like create, in a task of its own: record and bytes go together whatever the caller does.
@@ -129,7 +130,7 @@ fn remove(
 }
 
 /// Who needs an element. A joined task was copied into its executor, so executors do not need tasks.
-fn users(txn: &Txn<'_>, id: &ElementId) -> Result<Vec<ElementId>, LedgerError> {
+pub(super) fn users(txn: &Txn<'_>, id: &ElementId) -> Result<Vec<ElementId>, LedgerError> {
     let mut by = txn.linked(Index::Children, id)?;
     if id.kind() != Kind::Task {
         by.extend(txn.linked(Index::References, id)?);
@@ -137,7 +138,11 @@ fn users(txn: &Txn<'_>, id: &ElementId) -> Result<Vec<ElementId>, LedgerError> {
     Ok(by)
 }
 
-fn drop_record(txn: &mut Txn<'_>, by: &Operation, record: &Record) -> Result<(), LedgerError> {
+pub(super) fn drop_record(
+    txn: &mut Txn<'_>,
+    by: &Operation,
+    record: &Record,
+) -> Result<(), LedgerError> {
     let id = &record.id;
     if let Some(parent) = &record.parent {
         txn.unlink(Index::Children, parent, id);

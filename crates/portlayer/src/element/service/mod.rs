@@ -6,6 +6,7 @@
 mod check;
 mod create;
 mod delete;
+mod delete_damaged;
 pub(crate) mod fields;
 mod freespace;
 mod inherit;

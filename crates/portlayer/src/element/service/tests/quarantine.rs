@@ -39,6 +39,8 @@ async fn a_damaged_record_refuses_every_verb_and_hurts_no_other_element() {
             ..
         })
     ));
+    let unhurt = node.layer.delete_damaged(&id(others[1])).await;
+    assert!(matches!(unhurt, Err(DeleteError::InvalidState { .. })));
     let again = node.layer.create(volume(bad.as_str())).await;
     assert!(matches!(again, Err(CreateError::AlreadyExists { .. })));
     let child = node
@@ -67,4 +69,30 @@ async fn a_damaged_record_refuses_every_verb_and_hurts_no_other_element() {
     for text in others {
         node.layer.delete(&id(text)).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_damaged_element_is_deleted_when_asked_for_and_the_ledger_verifies_again() {
+    let node = Node::new().await;
+    let (parent, bad) = (id("volume://vols/parent"), id("volume://vols/bad"));
+    node.layer.create(volume(parent.as_str())).await.unwrap();
+    let child = volume(bad.as_str()).parent(parent.clone());
+    node.layer.create(child).await.unwrap();
+    let needs = id("volume://vols/needs");
+    let grandchild = volume(needs.as_str()).parent(bad.clone());
+    node.layer.create(grandchild).await.unwrap();
+    node.layer.shared.ledger.damage(&bad);
+
+    let refused = node.layer.delete_damaged(&bad).await;
+    assert!(matches!(refused, Err(DeleteError::InUse { by, .. }) if by == [needs.clone()]));
+    node.layer.delete(&needs).await.unwrap();
+    node.layer.delete_damaged(&bad).await.unwrap();
+    assert!(node.volumes.content(&bad).is_none(), "its bytes are gone");
+    let gone = node.layer.delete_damaged(&bad).await;
+    assert!(matches!(gone, Err(DeleteError::NotFound { .. })));
+    let report = node.layer.shared.ledger.verify().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    // Neither its parent nor its name is held any more.
+    node.layer.delete(&parent).await.unwrap();
+    node.layer.create(volume(bad.as_str())).await.unwrap();
 }
