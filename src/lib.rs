@@ -5,7 +5,7 @@
 //! One task, from an image archive to its exit:
 //!
 //! ```no_run
-//! use portlayer::compose::{BindHow, JoinHow};
+//! use portlayer::compose::JoinHow;
 //! use portlayer::element::{ElementId, ImageSpec, NewElement, Spec};
 //! use portlayer::task::TaskSpec;
 //! use portlayer_node::config::Config;
@@ -24,10 +24,7 @@
 //! layer.create(NewElement::new(executor.clone(), Spec::Executor(Box::default()))).await?;
 //!
 //! // Edits of a value; only commit acts.
-//! let handle = layer.compose(&executor).await?;
-//! let handle = layer.join(handle, &image, JoinHow::root()).await?;
-//! let handle = layer.join(handle, &task, JoinHow::Task).await?;
-//! let handle = layer.bind(handle, None, BindHow::Plain).await?;
+//! let handle = layer.composed(&executor, [(&image, JoinHow::root()), (&task, JoinHow::Task)]).await?;
 //! layer.commit(handle).await?;
 //!
 //! let exit = layer.wait(&executor, &task, None).await?;

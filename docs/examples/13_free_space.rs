@@ -11,7 +11,7 @@
 mod stage;
 
 use anyhow::{Result, bail};
-use portlayer::compose::{BindHow, JoinHow};
+use portlayer::compose::JoinHow;
 use portlayer::element::{ElementId, ImageSpec, NewElement, Spec, VolumeSpec};
 use portlayer::error::{CreateError, UpdateError};
 use portlayer::store::StoreError;
@@ -61,11 +61,12 @@ pub(crate) async fn workflow(node: &Node) -> Result<(ElementId, ElementId, Strin
     let script = "dd if=/dev/zero of=/big/file bs=1M count=48 2>/dev/null && echo 48 MiB fit
         trap 'exit 0' TERM; while :; do sleep 0.05; done";
     let task = stage::shell(node, "t1", script).await?;
-    let handle = layer.compose(&executor).await?;
-    let handle = layer.join(handle, &image, JoinHow::root()).await?;
-    let handle = layer.join(handle, &big, JoinHow::volume("/big")).await?;
-    let handle = layer.join(handle, &task, JoinHow::Task).await?;
-    let handle = layer.bind(handle, None, BindHow::Plain).await?;
+    let parts = [
+        (&image, JoinHow::root()),
+        (&big, JoinHow::volume("/big")),
+        (&task, JoinHow::Task),
+    ];
+    let handle = layer.composed(&executor, parts).await?;
     layer.commit(handle).await?;
     stage::until_it_says(node, &executor, &task, "fit").await?;
     // A file system that is in use is not resized.

@@ -11,7 +11,7 @@ use std::io::Cursor;
 
 use anyhow::{Result, ensure};
 use futures::StreamExt;
-use portlayer::compose::{BindHow, JoinHow};
+use portlayer::compose::JoinHow;
 use portlayer::element::{ElementId, ImageSpec, NewElement, Spec, VolumeSpec};
 use portlayer::event::Change;
 use portlayer::task::{ExitReason, TaskSpec};
@@ -67,13 +67,12 @@ pub(crate) async fn workflow(node: &Node) -> Result<String> {
         .await?;
 
     // Composition: edits of a value, until commit.
-    let handle = layer.compose(&executor).await?;
-    let handle = layer.join(handle, &image, JoinHow::root()).await?;
-    let handle = layer
-        .join(handle, &volume, JoinHow::volume("/results"))
-        .await?;
-    let handle = layer.join(handle, &task, JoinHow::Task).await?;
-    let handle = layer.bind(handle, None, BindHow::Plain).await?;
+    let parts = [
+        (&image, JoinHow::root()),
+        (&volume, JoinHow::volume("/results")),
+        (&task, JoinHow::Task),
+    ];
+    let handle = layer.composed(&executor, parts).await?;
     let committed = layer.commit(handle).await?;
     println!("started {:?}", committed.runs);
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use portlayer::element::{ElementId, ImageSpec, Kind, NewElement, Spec};
-use portlayer::runtime::{LogQuery, LogStreams};
+use portlayer::runtime::LogQuery;
 use portlayer::store::Policy;
 use portlayer::task::TaskSpec;
 use portlayer_node::Node;
@@ -164,12 +164,9 @@ pub(crate) async fn until_it_says(
 }
 
 fn query(executor: &ElementId, task: &ElementId, follow: bool) -> LogQuery {
-    LogQuery {
-        executor: executor.clone(),
-        task: task.clone(),
-        streams: LogStreams::Both,
-        since: None,
-        tail: None,
-        follow,
+    let query = LogQuery::new(executor, task);
+    match follow {
+        true => query.follow(),
+        false => query,
     }
 }

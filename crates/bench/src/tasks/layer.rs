@@ -64,14 +64,11 @@ async fn composed(
     layer
         .create(NewElement::new(executor.clone(), spec))
         .await?;
-    let handle = layer.compose(&executor).await?;
-    let mut handle = layer.join(handle, image, JoinHow::root()).await?;
-    for (at, volume) in volumes.iter().enumerate() {
-        let how = JoinHow::volume(format!("/tmp/v{at}"));
-        handle = layer.join(handle, volume, how).await?;
-    }
-    let handle = layer.join(handle, task, JoinHow::Task).await?;
-    Ok(layer.bind(handle, None, BindHow::Plain).await?)
+    let volumes = volumes.iter().enumerate();
+    let volumes = volumes.map(|(at, volume)| (volume, JoinHow::volume(format!("/tmp/v{at}"))));
+    let parts = [(image, JoinHow::root()), (task, JoinHow::Task)];
+    let parts: Vec<_> = parts.into_iter().chain(volumes).collect();
+    Ok(layer.composed(&executor, parts).await?)
 }
 
 /// The handle with the task joined and bound.

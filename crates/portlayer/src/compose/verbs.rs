@@ -46,6 +46,23 @@ impl PortLayer {
         self.edit(handle, op)
     }
 
+    /// A short form: opens a handle on an executor, lets every part join it in this order and binds all that takes part.
+    /// Only commit acts on it.
+    ///
+    /// Errors: as [`PortLayer::compose`], [`PortLayer::join`] and [`PortLayer::bind`].
+    pub async fn composed(
+        &self,
+        executor: &ElementId,
+        parts: impl IntoIterator<Item = (&ElementId, JoinHow)> + Send,
+    ) -> Result<Handle, ComposeError> {
+        let parts: Vec<_> = parts.into_iter().collect();
+        let mut handle = self.compose(executor).await?;
+        for (id, how) in parts {
+            handle = self.join(handle, id, how).await?;
+        }
+        self.bind(handle, None, BindHow::Plain).await
+    }
+
     /// Activates what takes part; `None` = everything. A task that ended is started again by binding it again. With the
     /// executor's own id its limits are set. What is bound already is no change.
     ///

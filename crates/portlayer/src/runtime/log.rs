@@ -25,6 +25,29 @@ pub struct LogQuery {
     pub follow: bool,
 }
 
+impl LogQuery {
+    /// All that is stored of a task's output, both streams, without following.
+    pub fn new(executor: &ElementId, task: &ElementId) -> Self {
+        Self {
+            executor: executor.clone(),
+            task: task.clone(),
+            streams: LogStreams::Both,
+            since: None,
+            tail: None,
+            follow: false,
+        }
+    }
+
+    /// The same, going on until the task has ended.
+    #[must_use]
+    pub fn follow(self) -> Self {
+        Self {
+            follow: true,
+            ..self
+        }
+    }
+}
+
 /// Which streams of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
