@@ -232,7 +232,8 @@ impl Isolation {
 pub enum ExitReason {
     /// It returned a code.
     Exited,
-    /// A signal ended it that we did not send.
+    /// A signal ended it that we did not send. Known of the first task of an executor; of a further one the engine tells
+    /// a signal n and the code 128+n alike, and it is `Exited` with that code.
     Signaled,
     /// The kernel killed it for memory.
     Oom,

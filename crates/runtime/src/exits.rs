@@ -41,10 +41,11 @@ pub(crate) async fn wait(client: &Client, name: &Name) -> Seen {
 
 /// Puts together what init, containerd and the kernel say.
 ///
-/// init's word counts most: it tells a code from a signal. Without it (further processes, or an init that was killed) a code of
-/// 128+n is taken for signal n, as shells do; containerd does not tell them apart.
+/// init's word counts most: it tells a code from a signal. Without it, init was killed, and a code of 128+n is signal n. Further
+/// processes have no init (`word` = `None`): their code is told as it is, because containerd gives 128+n for a signal and for
+/// a code alike.
 pub(crate) fn judge(
-    word: Word,
+    word: Option<Word>,
     seen: Option<Seen>,
     usage: Usage,
     oom_kills_before: u64,
@@ -53,15 +54,15 @@ pub(crate) fn judge(
         Some(Seen::Ended(_, time)) => time,
         _ => Timestamp::now(),
     };
-    let (mut reason, code, signal) = match (word, seen) {
-        (Word::Exit(code), _) => (ExitReason::Exited, Some(code), None),
-        (Word::Signal(signal), _) => (ExitReason::Signaled, None, Some(signal)),
-        (Word::Failed(errno), _) => (
+    let (mut reason, mut code, mut signal) = match (word, seen) {
+        (Some(Word::Exit(code)), _) => (ExitReason::Exited, Some(code), None),
+        (Some(Word::Signal(signal)), _) => (ExitReason::Signaled, None, Some(signal)),
+        (Some(Word::Failed(errno)), _) => (
             ExitReason::StartFailed,
             Some(if errno == 2 || errno == 20 { 127 } else { 126 }),
             None,
         ),
-        (_, Some(Seen::Ended(code @ 129..=192, _))) => {
+        (Some(_), Some(Seen::Ended(code @ 129..=192, _))) => {
             (ExitReason::Signaled, None, Some(code - 128))
         }
         (_, Some(Seen::Ended(code, _))) => (ExitReason::Exited, Some(code), None),
@@ -69,7 +70,7 @@ pub(crate) fn judge(
     };
     let killed = signal == Some(SIGKILL) || code == Some(128 + SIGKILL);
     if killed && usage.oom_kills > oom_kills_before {
-        reason = ExitReason::Oom;
+        (reason, code, signal) = (ExitReason::Oom, None, Some(SIGKILL));
     }
     ProcessExit {
         reason,
@@ -99,12 +100,12 @@ mod tests {
 
     #[test]
     fn init_tells_a_code_from_a_signal() {
-        let exit = judge(Word::Exit(137), ended(137), Usage::default(), 0);
+        let exit = judge(Some(Word::Exit(137)), ended(137), Usage::default(), 0);
         assert_eq!(
             (exit.reason, exit.code, exit.signal),
             (ExitReason::Exited, Some(137), None)
         );
-        let exit = judge(Word::Signal(15), ended(143), Usage::default(), 0);
+        let exit = judge(Some(Word::Signal(15)), ended(143), Usage::default(), 0);
         assert_eq!(
             (exit.reason, exit.code, exit.signal),
             (ExitReason::Signaled, None, Some(15))
@@ -113,20 +114,25 @@ mod tests {
     }
 
     #[test]
-    fn without_init_the_shells_convention_holds() {
+    fn a_code_above_128_is_a_signal_only_where_init_would_have_told_otherwise() {
         assert_eq!(
-            judge(Word::Nothing, ended(139), Usage::default(), 0).signal,
+            judge(Some(Word::Started), ended(139), Usage::default(), 0).signal,
             Some(11)
         );
+        let exit = judge(None, ended(139), Usage::default(), 0);
         assert_eq!(
-            judge(Word::Started, ended(7), Usage::default(), 0).code,
+            (exit.reason, exit.code, exit.signal),
+            (ExitReason::Exited, Some(139), None)
+        );
+        assert_eq!(
+            judge(Some(Word::Started), ended(7), Usage::default(), 0).code,
             Some(7)
         );
     }
 
     #[test]
     fn lost_is_never_a_code() {
-        let exit = judge(Word::Started, Some(Seen::Lost), Usage::default(), 0);
+        let exit = judge(Some(Word::Started), Some(Seen::Lost), Usage::default(), 0);
         assert_eq!((exit.reason, exit.code), (ExitReason::Lost, None));
     }
 
@@ -137,15 +143,15 @@ mod tests {
             ..Usage::default()
         };
         assert_eq!(
-            judge(Word::Signal(9), ended(137), usage, 0).reason,
+            judge(Some(Word::Signal(9)), ended(137), usage, 0).reason,
             ExitReason::Oom
         );
         assert_eq!(
-            judge(Word::Signal(9), ended(137), usage, 1).reason,
+            judge(Some(Word::Signal(9)), ended(137), usage, 1).reason,
             ExitReason::Signaled
         );
         assert_eq!(
-            judge(Word::Exit(0), ended(0), usage, 0).reason,
+            judge(Some(Word::Exit(0)), ended(0), usage, 0).reason,
             ExitReason::Exited
         );
     }

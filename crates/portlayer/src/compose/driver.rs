@@ -163,6 +163,7 @@ impl Driver {
         let process = live.processes.get(task)?;
         let settings = live.resolved.tasks.get(task);
         Some(Stop {
+            executor: self.executor.clone(),
             process: process.id.clone(),
             primary: process.primary,
             signal: settings.map_or(15, |task| task.stop_signal),
@@ -408,11 +409,20 @@ fn exit_record(
     cause: Option<Cause>,
 ) -> ExitRecord {
     let exit = &end.exit;
+    let (mut code, mut signal) = (exit.code, exit.signal);
+    // The engine knows no more than 128+n of a further process; when we sent n, that is what ended it.
+    if let (Some(Cause::Signal(sent)), false) = (cause, process.primary)
+        && code == Some(128 + sent)
+    {
+        (code, signal) = (None, Some(sent));
+    }
     let reason = match (exit.reason, cause) {
         // Nobody saw how it ended: that we wanted it to does not make it known.
         (ExitReason::Lost, _) => ExitReason::Lost,
         (_, Some(Cause::Stopped(reason))) => reason,
-        (ExitReason::Signaled, Some(Cause::Signal(signal))) if exit.signal == Some(signal) => {
+        (ExitReason::Exited | ExitReason::Signaled, Some(Cause::Signal(sent)))
+            if signal == Some(sent) =>
+        {
             ExitReason::Cancelled
         }
         (reason, _) => reason,
@@ -422,8 +432,8 @@ fn exit_record(
         task: end.task.clone(),
         run: end.run,
         reason,
-        code: exit.code,
-        signal: exit.signal,
+        code,
+        signal,
         cpu_ns: exit.cpu_ns,
         memory_peak_bytes: exit.memory_peak_bytes,
         // A very short task has ended before the engine answers that it started; the answer is when we take the time.

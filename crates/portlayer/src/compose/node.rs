@@ -7,8 +7,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::CommitError;
 use super::driver::{Command, Driver};
-use crate::element::ElementId;
+use super::record::{self, TxnError};
+use crate::Operation;
 use crate::element::health::Health;
+use crate::element::{ElementId, State};
 use crate::ledger::Ledger;
 use crate::network::NetworkSpec;
 use crate::runtime::{ContainerId, HostIsolation, IdRange, ProcessId, Runtime, RuntimeInfo};
@@ -85,6 +87,28 @@ impl Node {
             source,
         })?;
         Ok(slot.and_then(IdRange::of_slot))
+    }
+
+    /// Notes that a paused executor goes on: a frozen process cannot die, so the engine thaws a container to kill in it.
+    pub(crate) async fn note_thawed(&self, executor: &ElementId) {
+        let paused = self
+            .executor(executor)
+            .is_ok_and(|(record, _)| record.state == State::Paused);
+        if !paused {
+            return;
+        }
+        let operation = Operation {
+            id: format!("thaw-{}", &executor.digest_hex()[..16]),
+            actor: "driver".to_owned(),
+        };
+        let id = executor.clone();
+        let written: Result<(), TxnError> = self
+            .ledger
+            .write(move |txn| record::paused(txn, &operation, &id, false))
+            .await;
+        if let Err(error) = written {
+            tracing::error!(%executor, ?error, "recording that a paused executor goes on failed");
+        }
     }
 
     /// Who made `revision` of an element, from the audit log; "unknown" when its row is no longer kept.

@@ -84,7 +84,7 @@ pub(crate) fn process(task: &EffectiveTask, isolation: &Isolation, host: &Host) 
         "terminal": task.terminal,
         "user": { "uid": 0, "gid": 0, "additionalGids": task.extra_gids },
         "args": task.argv,
-        "env": environment(task, root),
+        "env": environment(task),
         "cwd": task.cwd,
         "capabilities": {
             "bounding": sets.bounding,
@@ -234,9 +234,10 @@ fn weight(shares: u64) -> u64 {
     weight
 }
 
-/// Defaults, then the image, the task, its secrets; a later variable of a name replaces an earlier one.
-fn environment(task: &EffectiveTask, root: bool) -> Vec<String> {
-    let mut all = vec![("PATH", PATH), ("HOME", if root { "/root" } else { "/" })];
+/// Defaults, then the image, the task, its secrets; a later variable of a name replaces an earlier one. HOME is the
+/// runtime's to add: it is the user's in the image.
+fn environment(task: &EffectiveTask) -> Vec<String> {
+    let mut all = vec![("PATH", PATH)];
     if task.terminal {
         all.push(("TERM", "xterm"));
     }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::node::{Board, Cause, Node};
+use crate::element::ElementId;
 use crate::runtime::{Delivery, ProcessId, RuntimeError, SignalScope};
 use crate::task::ExitReason;
 
 /// A process to stop and how.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Stop {
+    /// Its executor.
+    pub(crate) executor: ElementId,
     /// The process.
     pub(crate) process: ProcessId,
     /// First of its container.
@@ -21,7 +24,7 @@ pub(crate) struct Stop {
     pub(crate) reason: ExitReason,
 }
 
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 
 /// How long a commit waits after SIGKILL: a process in an uninterruptible call (a hung network mount) may never end.
 /// Shorter in tests, which have no such process.
@@ -69,8 +72,12 @@ impl Stop {
 
     async fn signal(&self, node: &Node, signal: i32) -> Result<Delivery, RuntimeError> {
         let runtime = &node.runtime;
-        runtime
+        let delivery = runtime
             .signal(&self.process, self.primary, signal, SignalScope::Process)
-            .await
+            .await?;
+        if signal == SIGKILL && delivery == Delivery::Delivered {
+            node.note_thawed(&self.executor).await;
+        }
+        Ok(delivery)
     }
 }

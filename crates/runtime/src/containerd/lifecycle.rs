@@ -86,7 +86,9 @@ fn with_user(
     process.set_user(oci);
     let mut environment = process.env().clone().unwrap_or_default();
     if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
-        environment.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+        let without_entry = if user.uid == 0 { "/root" } else { "/" };
+        let home = user.home.as_deref().unwrap_or(without_entry);
+        environment.push(format!("HOME={home}"));
         process.set_env(Some(environment));
     }
     rlimits::fit(&mut process);
@@ -454,6 +456,12 @@ pub(super) async fn delete_process(
     lock(&shared.tracked).remove(id);
     let (all, id) = (Arc::clone(shared), id.clone());
     blocking(move || {
+        if primary {
+            let container = id.container.as_str();
+            all.places
+                .remove_shim_socket(container)
+                .map_err(failed("remove the socket of", container))?;
+        }
         ProcessPlace::of(&all.places, &id)
             .remove()
             .map_err(failed("remove the directory of", id.name))
@@ -495,9 +503,12 @@ pub(super) async fn purge(shared: &Arc<Shared>, id: &ContainerId) -> Result<(), 
             lease::delete(client, &scope, true).await?;
         }
     }
-    let place = shared.place(id);
+    let (all, id) = (Arc::clone(shared), id.clone());
     blocking(move || {
-        place
+        all.places
+            .remove_shim_socket(id.as_str())
+            .map_err(failed("remove the socket of", id.as_str()))?;
+        all.place(&id)
             .remove()
             .map_err(failed("remove the directory of", "container"))
     })

@@ -239,10 +239,7 @@ impl Tracked {
                 }
             }
         };
-        let word = self
-            .status
-            .as_ref()
-            .map_or(Word::Nothing, |status| status.now());
+        let word = self.status.as_ref().map(|status| status.now());
         portlayer::crash::point("log.before-drain");
         if seen != Some(Seen::Lost) {
             self.drain().await;
@@ -256,7 +253,12 @@ impl Tracked {
     }
 
     /// Puts the end together and stores it beside the process.
-    async fn store_exit(&self, shared: &Shared, word: Word, seen: Option<Seen>) -> ProcessExit {
+    async fn store_exit(
+        &self,
+        shared: &Shared,
+        word: Option<Word>,
+        seen: Option<Seen>,
+    ) -> ProcessExit {
         let cgroup = shared.cgroup(&self.id.container);
         let (layout, place) = (shared.layout.clone(), self.place.clone());
         let oom_kills_before = self.record.oom_kills_before;

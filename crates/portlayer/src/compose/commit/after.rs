@@ -104,9 +104,13 @@ impl Driver {
         }
         if prepared.record.state == State::Paused
             && let Some(live) = &self.live
-            && let Err(error) = self.node.runtime.set_paused(&live.container, false).await
         {
-            tracing::warn!(executor = %self.executor, %error, "thawing a container to stop its tasks failed");
+            match self.node.runtime.set_paused(&live.container, false).await {
+                Ok(_) => self.node.note_thawed(&self.executor).await,
+                Err(error) => {
+                    tracing::warn!(executor = %self.executor, %error, "thawing a container to stop its tasks failed");
+                }
+            }
         }
         let mut limit = Duration::ZERO;
         for task in tasks {

@@ -6,7 +6,7 @@ use super::{Running, TaskError, find, ledger, runtime};
 use crate::PortLayer;
 use crate::compose::diff::running;
 use crate::compose::node::{Board, Cause};
-use crate::compose::stop::Stop;
+use crate::compose::stop::{SIGKILL, Stop};
 use crate::compose::{ComposeError, Composition, Role, record};
 use crate::element::{ElementId, Record, fields};
 use crate::runtime::{ContainerId, Delivery, SignalScope};
@@ -165,6 +165,9 @@ impl PortLayer {
             }
             sent.map_err(|source| runtime(executor, task, source))?;
         }
+        if delivered && signal == SIGKILL {
+            self.shared.composer.node.note_thawed(executor).await;
+        }
         Ok(delivered)
     }
 
@@ -180,6 +183,7 @@ impl PortLayer {
         for (task, target) in targets {
             let settings = how.clone().unwrap_or_else(|| stop_spec(composition, &task));
             let stop = Stop {
+                executor: executor.clone(),
                 process: target.process,
                 primary: target.primary,
                 signal: settings

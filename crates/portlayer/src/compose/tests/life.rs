@@ -10,7 +10,7 @@ use crate::compose::{
 };
 use crate::element::State;
 use crate::runtime::{LogQuery, LogStreams, RuntimeErrorKind, SignalScope};
-use crate::task::{ExitReason, Limits, RestartPolicy};
+use crate::task::{ExitReason, Limits, RestartPolicy, StopSpec};
 
 #[tokio::test]
 async fn a_task_runs_and_leaves_nothing_but_its_records() {
@@ -408,6 +408,37 @@ async fn what_a_running_container_cannot_take_needs_a_restart() {
         .commit()
         .await
         .unwrap();
+    node.settled().await;
+}
+
+#[tokio::test]
+async fn a_task_killed_in_a_frozen_executor_thaws_it_and_the_ledger_says_so() {
+    let node = Node::new().await;
+    let killed = node.task("task://t/a", "hang").await;
+    let other = node.task("task://t/b", "hang").await;
+    let stopped = node.task("task://t/c", "hang").await;
+    node.run(&[&other, &killed, &stopped]).await;
+    let kill = Interrupt::Signal {
+        signal: 9,
+        scope: SignalScope::Process,
+    };
+    let stop = Interrupt::Stop {
+        how: Some(StopSpec {
+            signal: Some(9),
+            grace_ms: 0,
+        }),
+    };
+    for (task, how) in [(&killed, kill), (&stopped, stop)] {
+        node.layer
+            .interrupt(&id(X), None, Interrupt::Pause)
+            .await
+            .unwrap();
+        assert_eq!(node.state(), State::Paused);
+        node.layer.interrupt(&id(X), Some(task), how).await.unwrap();
+        assert_eq!(node.wait(task).await.reason, ExitReason::Cancelled);
+        assert_eq!(node.state(), State::Running);
+    }
+    node.open().await.unbind(None).await.commit().await.unwrap();
     node.settled().await;
 }
 

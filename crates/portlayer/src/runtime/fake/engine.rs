@@ -268,6 +268,10 @@ impl Runtime for FakeRuntime {
             Some(Phase::Ended(_)) => Delivery::AlreadyExited,
             Some(Phase::Running) => Delivery::Delivered,
         };
+        // A frozen process does not die.
+        if signal == 9 {
+            container.paused = false;
+        }
         for (name, process) in &mut container.processes {
             if scope == SignalScope::All || *name == id.name {
                 process.signal(signal);
