@@ -22,11 +22,22 @@ pub(crate) fn of(groups: &[Group]) -> Vec<Target> {
             targets.extend(measured.map(|measured| Target::at_most(&name, bound, measured)));
         };
         let layer = |base: &str| ratio(key, names::LAYER, base);
+        let alike = |base: &str| ratio(key, names::LAYER_HOST_USERS, base);
         at_most("commit to exit / direct client", 1.10, layer(names::DIRECT));
         at_most(
             "commit to exit / direct client, output stored",
             1.10,
             layer(names::DIRECT_STORED),
+        );
+        at_most(
+            "commit to exit with the host's user ids / direct client",
+            1.10,
+            alike(names::DIRECT),
+        );
+        at_most(
+            "commit to exit with the host's user ids / direct client, output stored",
+            1.10,
+            alike(names::DIRECT_STORED),
         );
         at_most("commit to exit / ctr run --rm", 1.0, layer(names::CTR));
         let further = ratio(key, names::LAYER_FURTHER, names::CTR);

@@ -230,8 +230,8 @@ fn request<T>(namespace: &MetadataValue<Ascii>, message: T) -> tonic::Request<T>
     request
 }
 
-/// The document of a container the port layer made, as the direct client writes it: the same isolation, with its own
-/// root and without init. So the difference between the two is what the port layer does, not how much it isolates.
+/// The document of a container the port layer made, as the direct client writes it: the same isolation but for the user
+/// namespace, with its own root and without init. So the difference between the two is what the port layer does, not how much it isolates.
 pub(super) async fn document(node: &Node, container: &ContainerId) -> Result<serde_json::Value> {
     let containerd = Containerd::from_path(node.socket()).await?;
     let get = GetContainerRequest {
@@ -244,6 +244,17 @@ pub(super) async fn document(node: &Node, container: &ContainerId) -> Result<ser
     let mut spec: serde_json::Value = serde_json::from_slice(&document.value)?;
     spec["root"] = serde_json::json!({"path": "rootfs", "readonly": false});
     spec["process"]["args"] = serde_json::json!([busybox::TRUE]);
+    // Its root would have to be mounted with mapped ids, which no client of containerd 1.6 gets from the engine.
+    if let Some(linux) = spec["linux"].as_object_mut() {
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        let namespaces = linux
+            .get_mut("namespaces")
+            .and_then(|list| list.as_array_mut());
+        namespaces
+            .context("the document has no namespaces")?
+            .retain(|namespace| namespace["type"] != "user");
+    }
     for (list, field) in [("/mounts", "/destination"), ("/process/env", "")] {
         let entries = spec.pointer_mut(list).and_then(|list| list.as_array_mut());
         entries

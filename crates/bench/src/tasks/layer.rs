@@ -58,9 +58,10 @@ async fn composed(
     image: &ElementId,
     volumes: &[ElementId],
     task: &ElementId,
+    spec: ExecutorSpec,
 ) -> Result<Handle> {
     let executor = executor_id(name)?;
-    let spec = Spec::Executor(Box::<ExecutorSpec>::default());
+    let spec = Spec::Executor(Box::new(spec));
     layer
         .create(NewElement::new(executor.clone(), spec))
         .await?;
@@ -125,6 +126,10 @@ impl Handles {
 /// A composed executor with one task, from commit to exit; then the executor is deleted. Output is stored.
 pub(super) struct Executor {
     layer: PortLayer,
+    name: &'static str,
+    /// How the names of its elements begin.
+    prefix: &'static str,
+    spec: ExecutorSpec,
     image: ElementId,
     volumes: Vec<ElementId>,
     handles: Handles,
@@ -134,15 +139,33 @@ impl Executor {
     pub(super) fn new(node: &Arc<Node>, image: &ElementId) -> Self {
         Self {
             layer: node.layer().clone(),
+            name: names::LAYER,
+            prefix: "run",
+            spec: ExecutorSpec::default(),
             image: image.clone(),
             volumes: Vec::new(),
             handles: Handles::default(),
         }
     }
 
+    /// The same with the host's user ids, which is all the direct client can have.
+    pub(super) fn with_host_users(node: &Arc<Node>, image: &ElementId) -> Self {
+        let mut executor = Self {
+            name: names::LAYER_HOST_USERS,
+            prefix: "host-users",
+            ..Self::new(node, image)
+        };
+        executor.spec.isolation.host_users = true;
+        executor
+    }
+
     /// The same with [`VOLUMES`] volumes mounted.
     pub(super) async fn with_volumes(node: &Arc<Node>, image: &ElementId) -> Result<Self> {
-        let mut executor = Self::new(node, image);
+        let mut executor = Self {
+            name: names::LAYER_VOLUMES,
+            prefix: "volumes",
+            ..Self::new(node, image)
+        };
         for at in 0..VOLUMES {
             let volume = id(Kind::Volume, "volumes", &format!("v{at}"))?;
             let new = NewElement::new(volume.clone(), Spec::Volume(VolumeSpec::default()));
@@ -153,30 +176,21 @@ impl Executor {
     }
 
     fn element(&self, run: u64) -> String {
-        format!(
-            "{}-{run}",
-            if self.volumes.is_empty() {
-                "run"
-            } else {
-                "volumes"
-            }
-        )
+        format!("{}-{run}", self.prefix)
     }
 }
 
 #[async_trait]
 impl Variant for Executor {
     fn name(&self) -> &'static str {
-        match self.volumes.is_empty() {
-            true => names::LAYER,
-            false => names::LAYER_VOLUMES,
-        }
+        self.name
     }
 
     async fn before(&self, run: u64) -> Result<()> {
         let name = self.element(run);
         let task = create_task(&self.layer, &name, &[TRUE]).await?;
-        let handle = composed(&self.layer, &name, &self.image, &self.volumes, &task).await?;
+        let (image, spec) = (&self.image, self.spec.clone());
+        let handle = composed(&self.layer, &name, image, &self.volumes, &task, spec).await?;
         self.handles.keep(run, handle);
         Ok(())
     }
@@ -211,7 +225,8 @@ impl Further {
     pub(super) async fn start(node: &Arc<Node>, image: &ElementId) -> Result<Self> {
         let layer = node.layer().clone();
         let sleeper = create_task(&layer, "sleeper", &["/bin/sleep", "100000"]).await?;
-        let handle = composed(&layer, "host", image, &[], &sleeper).await?;
+        let spec = ExecutorSpec::default();
+        let handle = composed(&layer, "host", image, &[], &sleeper, spec).await?;
         let executor = handle.executor().clone();
         layer.commit(handle).await?;
         Ok(Self {

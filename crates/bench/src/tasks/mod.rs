@@ -81,6 +81,7 @@ pub(crate) async fn variants(node: &Arc<Node>) -> Result<Vec<Box<dyn Variant>>> 
         Box::new(direct::Client::connect(node, document.clone(), direct::Output::Discard).await?),
         Box::new(direct::Client::connect(node, document, direct::Output::Store).await?),
         Box::new(layer::Executor::new(node, &image)),
+        Box::new(layer::Executor::with_host_users(node, &image)),
         Box::new(layer::Executor::with_volumes(node, &image).await?),
         Box::new(further),
         Box::new(ctr::Exec::start(node).await?),
@@ -94,6 +95,7 @@ pub(crate) mod names {
     pub(crate) const DIRECT: &str = "direct client";
     pub(crate) const DIRECT_STORED: &str = "direct client, output stored";
     pub(crate) const LAYER: &str = "portlayer";
+    pub(crate) const LAYER_HOST_USERS: &str = "portlayer, the host's user ids";
     pub(crate) const LAYER_VOLUMES: &str = "portlayer, 20 volumes";
     pub(crate) const LAYER_FURTHER: &str = "portlayer, a further task";
     pub(crate) const CTR_EXEC: &str = "ctr task exec";

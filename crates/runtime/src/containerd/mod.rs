@@ -234,15 +234,17 @@ impl Containerd {
         &self,
         found: &[FoundContainer],
     ) -> Result<BTreeSet<ContainerId>, RuntimeError> {
-        let directory = self.shared.places.containers();
-        let directories = blocking(move || {
-            host::names(&directory).map_err(failed("list", directory.display().to_string()))
+        let places = self.shared.places.clone();
+        let mut named = blocking(move || {
+            let mut named = BTreeSet::new();
+            for directory in [places.containers(), places.roots()] {
+                let names = host::names(&directory)
+                    .map_err(failed("list", directory.display().to_string()))?;
+                named.extend(names.into_iter().map(ContainerId::from_engine));
+            }
+            Ok(named)
         })
         .await?;
-        let mut named: BTreeSet<ContainerId> = directories
-            .into_iter()
-            .map(ContainerId::from_engine)
-            .collect();
         let leases = lease::list(&self.shared.client).await?;
         named.extend(leases.iter().filter_map(|lease| Scope::container_of(lease)));
         for container in found {

@@ -121,6 +121,9 @@ fn remove(txn: &mut Txn<'_>, by: &Operation, id: &ElementId) -> Result<(), Refus
             txn.unlink(Index::References, id, &executor);
         }
     }
+    if id.kind() == Kind::Executor {
+        txn.free_ids(id)?;
+    }
     txn.remove_unread(id)?;
     txn.audit(by, id, AuditEntry::done(AuditVerb::Delete, 0, 0))?;
     txn.emit(id, 0, Change::Deleted);
