@@ -1,18 +1,17 @@
 //! What went wrong, for people and for scripts: one line and an exit code.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
-use portlayer::OpenError;
-use portlayer::compose::{CommitError, ComposeError, StepError};
-use portlayer::error::{
-    CreateError, DeleteError, Error, ErrorKind, LocationError, ReadError, UpdateError,
-};
-use portlayer::ledger::LedgerError;
-use portlayer::runtime::RuntimeError;
+use portlayer::element::ElementId;
+use portlayer::error::{Error, ErrorKind};
+use portlayer_client::wire::Fault;
 use portlayer_node::CloseError;
 use portlayer_node::config::ConfigError;
 use portlayer_runtime::EngineError;
+
+use super::output::escape::escape_message;
 
 /// Exit code of `run`, `exec`, `attach` and `wait` for failures of our own, as docker and podman have it.
 pub(crate) const OWN_FAILURE: u8 = 125;
@@ -30,6 +29,11 @@ pub(crate) struct Exit(pub(crate) u8);
 impl Exit {
     /// All is well.
     pub(crate) const OK: Exit = Exit(0);
+
+    /// As if this signal had ended us.
+    pub(crate) fn of_signal(number: i32) -> Self {
+        Exit(u8::try_from(128 + number).unwrap_or(u8::MAX))
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -47,6 +51,8 @@ pub(crate) struct Failure {
     error: anyhow::Error,
     exit: u8,
     hint: Option<String>,
+    /// Somebody else has the data directory open.
+    in_use: bool,
 }
 
 impl Failure {
@@ -56,6 +62,7 @@ impl Failure {
             error: anyhow::anyhow!("{text}"),
             exit: 2,
             hint: None,
+            in_use: false,
         }
     }
 
@@ -65,6 +72,7 @@ impl Failure {
             error: error.into(),
             exit: exit_code(kind),
             hint: None,
+            in_use: false,
         }
     }
 
@@ -94,36 +102,27 @@ impl Failure {
         self.exit
     }
 
-    /// Somebody closed our standard output: no failure of ours to talk about.
-    pub(crate) fn is_broken_pipe(&self) -> bool {
-        self.error.chain().any(|cause| {
-            cause
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-        })
+    /// Whether somebody else has the data directory open.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.in_use
     }
 
-    /// The words of the engine or kernel, where it failed.
-    fn engine_said(&self) -> Option<&str> {
-        self.error
-            .chain()
-            .find_map(|cause| {
-                let any = cause.downcast_ref::<Error>().and_then(|error| match error {
-                    Error::Runtime(runtime) => Some(runtime),
-                    Error::Commit(CommitError::Step {
-                        source: StepError::Runtime(runtime),
-                        ..
-                    }) => Some(runtime),
-                    _ => None,
-                });
-                any.or_else(|| cause.downcast_ref::<RuntimeError>())
-                    .or_else(|| match cause.downcast_ref::<StepError>() {
-                        Some(StepError::Runtime(runtime)) => Some(runtime),
-                        _ => None,
-                    })
-            })
-            .map(|runtime| runtime.text.as_str())
-            .filter(|text| !text.is_empty())
+    /// Somebody closed our standard output: no failure of ours to talk about. A daemon that closed its socket is one.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        let called =
+            |cause: &(dyn std::error::Error + 'static)| cause.is::<portlayer_client::Error>();
+        let closed = |cause: &(dyn std::error::Error + 'static)| {
+            cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+        };
+        !self.error.chain().any(called) && self.error.chain().any(closed)
+    }
+
+    /// The refusal of the port layer, if it is one.
+    fn fault(&self) -> Option<&Fault> {
+        let mut causes = self.error.chain();
+        causes.find_map(|cause| cause.downcast_ref::<portlayer_client::Error>()?.fault())
     }
 
     /// As a failure of a command that mirrors a task's exit code: 125, unless the program is to blame.
@@ -135,29 +134,33 @@ impl Failure {
         self
     }
 
-    /// One line: what, which id, why, what to do; with `debug` a line for every cause instead of the short why.
+    /// One line: what, which id, why, what to do; with `debug` a line for every cause and for everything the error
+    /// knows.
     pub(crate) fn text(&self, debug: bool) -> String {
         let mut text = if debug {
-            let mut causes = self.error.chain();
-            let mut lines = causes.next().map(ToString::to_string).unwrap_or_default();
-            for cause in causes {
-                lines.push_str("\n  because ");
-                lines.push_str(&super::output::escape::escape_message(&cause.to_string()));
+            let causes = self.error.chain();
+            let mut lines = causes.map(|cause| escape_message(&cause.to_string()));
+            let first = lines.next().unwrap_or_default();
+            let mut text = lines.fold(first, |text, cause| text + "\n  because " + &cause);
+            for (name, value) in self.fault().map(facts).unwrap_or_default() {
+                text.push_str(&format!("\n  {name}: {}", escape_message(&value)));
             }
-            if let Some(said) = self.engine_said() {
-                lines.push_str("\n  engine: ");
-                lines.push_str(&super::output::escape::escape_message(said));
-            }
-            lines
+            text
         } else {
             let mut parts: Vec<String> = Vec::new();
-            for cause in self.error.chain().map(ToString::to_string) {
+            for cause in self.error.chain() {
+                let text = cause.to_string();
                 // A transparent cause repeats its wrapper.
-                if parts.last().is_none_or(|last| !last.ends_with(&cause)) {
-                    parts.push(cause);
+                if parts.last().is_none_or(|last| !last.ends_with(&text)) {
+                    parts.push(text);
+                }
+                // It says what there is to say; its causes are the transport's.
+                if cause.is::<portlayer_client::Error>() {
+                    break;
                 }
             }
-            parts.extend(self.engine_said().map(str::to_owned));
+            let said = self.fault().and_then(|fault| fault.details.get("engine"));
+            parts.extend(said.cloned());
             parts.join(": ").replace('\n', " ")
         };
         if let Some(hint) = &self.hint {
@@ -168,65 +171,71 @@ impl Failure {
     }
 }
 
-/// A failed call of the port layer, with what to do about it.
-pub(crate) fn fail<E>(error: E) -> Failure
+/// Everything a refusal knows besides its text, by name.
+fn facts(fault: &Fault) -> Vec<(&str, String)> {
+    let mut facts = vec![("reason", fault.reason.clone())];
+    facts.extend(fault.element.iter().map(|id| ("element", id.to_string())));
+    facts.extend(fault.field.iter().map(|field| ("field", field.clone())));
+    let details = fault.details.iter();
+    facts.extend(details.map(|(name, value)| (name.as_str(), value.clone())));
+    facts
+}
+
+/// What the port layer in this process refused, as its server would tell it.
+pub(crate) fn refused<E>(error: E) -> Failure
 where
     Error: From<E>,
 {
-    let error = Error::from(error);
-    let kind = error.kind();
-    let hint = hint(&error);
-    let mut failure = Failure::new(kind, error);
-    failure.hint = hint;
-    failure
+    portlayer_client::Error::from(Fault::of(Error::from(error))).into()
 }
 
-/// What a person can do about an error, where that is not plain from its text.
-fn hint(error: &Error) -> Option<String> {
-    let location = |error: &LocationError| match error {
-        LocationError::Unknown { .. } | LocationError::WrongKind { .. } => {
-            Some("`portlayer info` lists the locations".to_owned())
-        }
-        LocationError::Policy { .. } | LocationError::Unavailable { .. } => None,
-    };
-    match error {
-        Error::Location(error)
-        | Error::Create(CreateError::Location(error))
-        | Error::Read(ReadError::Location(error))
-        | Error::Update(UpdateError::Location(error))
-        | Error::Delete(DeleteError::Location(error)) => location(error),
-        Error::Create(CreateError::AlreadyExists { id, .. }) => Some(format!(
-            "see it with `portlayer show {id}` or choose another name"
-        )),
-        Error::Create(CreateError::UnknownParent { parent: id, .. })
-        | Error::Read(ReadError::NotFound { id })
-        | Error::Update(UpdateError::NotFound { id })
-        | Error::Delete(DeleteError::NotFound { id })
-        | Error::Compose(ComposeError::Read(ReadError::NotFound { id })) => {
-            Some(format!("`portlayer {} ls` lists what is there", id.kind()))
-        }
-        Error::Delete(DeleteError::InUse { .. }) => {
-            Some("remove those first, or take it out of their composition".to_owned())
-        }
-        Error::Delete(DeleteError::InvalidState { id, .. }) => Some(format!(
-            "stop it first (`portlayer stop {id}`) or use --force"
-        )),
-        Error::Commit(CommitError::Stale { .. }) => {
-            Some("open the executor again and repeat the edits".to_owned())
-        }
-        Error::Commit(CommitError::NoRoot { .. }) => {
-            Some("join an image, or image://builtin/scratch for an empty root".to_owned())
-        }
-        Error::Open(OpenError::Ledger(LedgerError::Locked { .. }))
-        | Error::Ledger(LedgerError::Locked { .. }) => {
-            Some("another portlayer command runs on this node; wait for it to end".to_owned())
-        }
-        Error::Read(ReadError::Quarantined { .. })
-        | Error::Update(UpdateError::Quarantined { .. }) => {
-            Some("`portlayer verify` lists what is damaged".to_owned())
-        }
-        _ => None,
+impl From<portlayer_client::Error> for Failure {
+    fn from(error: portlayer_client::Error) -> Self {
+        use portlayer_client::Error as Call;
+        let hint = match &error {
+            Call::Refused(fault) => hint(&fault.reason, fault.element.as_ref()),
+            Call::Lost(_) | Call::Deadline { .. } | Call::Short(_) => {
+                Some("whether it was done is not known: look before you repeat it".to_owned())
+            }
+            Call::Answer(_) | Call::Status(_) => {
+                Some("`portlayer version` shows the versions of both sides".to_owned())
+            }
+            _ => None,
+        };
+        let in_use = error.reason() == IN_USE;
+        let mut failure = Failure::new(error.kind(), error);
+        failure.hint = hint;
+        failure.in_use = in_use;
+        failure
     }
+}
+
+/// The reason of a ledger another process has open.
+const IN_USE: &str = "ledger_locked";
+/// What to do then, when it is no daemon.
+const WAIT: &str = "another portlayer process has this data directory open; wait for it to end";
+
+/// What a person can do about a refusal, where that is not plain from its text.
+fn hint(reason: &str, element: Option<&ElementId>) -> Option<String> {
+    let text = match (reason, element) {
+        ("unknown_location" | "location_kind", _) => "`portlayer info` lists the locations",
+        ("already_exists", Some(id)) => {
+            return Some(format!(
+                "see it with `portlayer show {id}` or choose another name"
+            ));
+        }
+        ("not_found" | "unknown_parent", Some(id)) => {
+            return Some(format!("`portlayer {} ls` lists what is there", id.kind()));
+        }
+        ("in_use", _) => "remove those first, or take it out of their composition",
+        ("stale", _) => "open the executor again and repeat the edits",
+        ("no_root", _) => "join an image, or image://builtin/scratch for an empty root",
+        (IN_USE, _) => WAIT,
+        ("quarantined", _) => "`portlayer verify` lists what is damaged",
+        ("draining", _) => "the daemon is about to end; repeat when it is back",
+        _ => return None,
+    };
+    Some(text.to_owned())
 }
 
 /// The class of an error as an exit code. 1 is for all that is not a caller's to mend.
@@ -251,9 +260,9 @@ impl From<portlayer_node::OpenError> for Failure {
     fn from(error: portlayer_node::OpenError) -> Self {
         use portlayer_node::OpenError as Open;
         match error {
-            Open::PortLayer(error) => fail(error),
+            Open::PortLayer(error) => refused(error),
             Open::Engine(error) => error.into(),
-            Open::Runtime(error) => fail(error),
+            Open::Runtime(error) => refused(error),
             Open::Location { .. } => Failure::new(ErrorKind::Unavailable, error),
         }
     }
@@ -271,9 +280,7 @@ impl From<CloseError> for Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let hint = match &error {
-            EngineError::InUse(_) => {
-                Some("another portlayer command runs on this node; wait for it to end")
-            }
+            EngineError::InUse(_) => Some(WAIT),
             EngineError::PathTooLong(_) => Some("choose a shorter --data-dir"),
             EngineError::Program { .. } => Some(
                 "install containerd and runc, or name them with PORTLAYER_CONTAINERD and PORTLAYER_RUNC",
@@ -283,15 +290,21 @@ impl From<EngineError> for Failure {
             | EngineError::Networks { .. }
             | EngineError::Io { .. } => None,
         };
+        let in_use = matches!(error, EngineError::InUse(_));
         let mut failure = Failure::new(ErrorKind::Unavailable, error);
         failure.hint = hint.map(str::to_owned);
+        failure.in_use = in_use;
         failure
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Failure::new(ErrorKind::Internal, error)
+impl From<io::Error> for Failure {
+    /// An error in the middle of a stream of the client's is the client's.
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<portlayer_client::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Failure::new(ErrorKind::Internal, error),
+        }
     }
 }
 
@@ -304,6 +317,7 @@ impl From<ConfigError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portlayer::error::{DeleteError, ReadError};
 
     #[test]
     fn one_line_says_what_and_why_and_what_to_do() {
@@ -320,20 +334,33 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_port_layer_have_codes_and_hints() {
-        let id: portlayer::element::ElementId = "image://images/x".parse().expect("an id");
-        let missing = fail(ReadError::NotFound { id: id.clone() });
+    fn refusals_have_codes_hints_and_facts() {
+        let id: ElementId = "image://images/x".parse().unwrap();
+        let missing = refused(ReadError::NotFound { id: id.clone() });
         assert_eq!(missing.code(), 3);
         assert_eq!(
             missing.text(false),
             "image://images/x does not exist; `portlayer image ls` lists what is there"
         );
-        let used = fail(DeleteError::InUse {
+        let used = refused(DeleteError::InUse {
             id: id.clone(),
             by: vec![id],
         });
         assert_eq!(used.code(), 5);
         assert!(used.text(false).contains("in use by image://images/x"));
+        let facts = used.text(true);
+        for fact in ["reason: in_use", "element: image://images/x", "by_count: 1"] {
+            assert!(facts.lines().any(|line| line.trim() == fact), "{facts}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_breaks_says_what_the_other_side_said() {
+        let id: ElementId = "image://images/x".parse().unwrap();
+        let refused = portlayer_client::Error::from(Fault::of(ReadError::NotFound { id }));
+        let failure = Failure::from(io::Error::from(refused));
+        assert_eq!(failure.code(), 3);
+        assert!(!failure.is_broken_pipe());
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! The command line: one file per subcommand, each thin: parse, call the port layer, show.
+//! The command line: one file per subcommand, each thin: parse, call the port layer through its client, show. The client
+//! speaks to the daemon, or to a node this process opens: commands do not see which.
 
 mod completion;
 mod compose;
 mod config;
 mod context;
 mod element;
+mod embedded;
 mod exit_code;
 mod failure;
 mod filter;
@@ -52,9 +54,22 @@ struct Global {
     /// Configuration file [env: PORTLAYER_CONFIG]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Node")]
     config: Option<PathBuf>,
-    /// Directory of everything persistent [env: PORTLAYER_DATA_DIR]
+    /// Directory of everything persistent [env: PORTLAYER_DATA_DIR]; without --socket: the node in it, through its
+    /// daemon if it has one, else opened in this process
     #[arg(long, global = true, value_name = "DIR", help_heading = "Node")]
     data_dir: Option<PathBuf>,
+    /// Socket of the daemon [env: PORTLAYER_SOCKET]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help_heading = "Node",
+        conflicts_with = "embedded"
+    )]
+    socket: Option<PathBuf>,
+    /// Open the node in this process instead of speaking to a daemon [env: PORTLAYER_EMBEDDED]
+    #[arg(long, global = true, help_heading = "Node")]
+    embedded: bool,
     /// Show the causes of errors and log what happens (RUST_LOG has the last word)
     #[arg(long, global = true, help_heading = "Display")]
     debug: bool,
@@ -180,11 +195,8 @@ fn execute(cli: Cli) -> Outcome {
     let flags = Flags {
         config: global.config,
         data_dir: global.data_dir,
-        socket: match &cli.command {
-            Command::Serve(args) => args.socket.clone(),
-            _ => None,
-        },
-        ..Flags::default()
+        socket: global.socket,
+        embedded: global.embedded,
     };
     let color = global.color.decide(
         |name| std::env::var(name).ok(),
@@ -195,7 +207,7 @@ fn execute(cli: Cli) -> Outcome {
         Ok(Context::new(loaded, color, global.progress))
     };
     match cli.command {
-        // These need no node.
+        // These need neither daemon nor node.
         Command::Config(args) => config::run(&args, &context()?),
         Command::Completion(args) => completion::run(&args),
         command => {
@@ -261,7 +273,7 @@ async fn on_node(command: Command, context: &Context) -> Outcome {
         Command::Ledger(args) => node::ledger::run(args, context).await,
         Command::Engine(args) => node::engine::run(args, context).await,
         Command::Info(args) => node::info::run(args, context).await,
-        Command::Version(args) => node::version::run(&args, context),
+        Command::Version(args) => node::version::run(args, context).await,
         Command::Config(_) | Command::Completion(_) => Ok(failure::Exit::OK),
     }
 }

@@ -1,7 +1,5 @@
 //! `portlayer serve`: the daemon.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use portlayer_node::server::{self, DaemonError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,11 +10,7 @@ use portlayer::error::ErrorKind;
 
 /// Serve the port layer on a unix socket until SIGTERM or SIGINT; running tasks outlive it
 #[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
-    /// The socket [env: PORTLAYER_SOCKET]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) socket: Option<PathBuf>,
-}
+pub(crate) struct ServeArgs {}
 
 pub(crate) async fn run(context: &Context) -> Outcome {
     let mut terminate = signal(SignalKind::terminate())?;

@@ -138,7 +138,7 @@ pub(super) fn identify(
 
 /// The calls that change nothing on the node. All others need [`Role::ReadWrite`]; a test holds this list against the
 /// descriptors, so that a new call is put on one side or the other.
-pub(super) const LOOKING: [&str; 26] = [
+pub(super) const LOOKING: [&str; 27] = [
     "/portlayer.v1.ElementsService/Read",
     "/portlayer.v1.ElementsService/Export",
     "/portlayer.v1.ElementsService/List",
@@ -149,6 +149,7 @@ pub(super) const LOOKING: [&str; 26] = [
     "/portlayer.v1.CompositionsService/Unbind",
     "/portlayer.v1.CompositionsService/Leave",
     "/portlayer.v1.CompositionsService/Plan",
+    "/portlayer.v1.CompositionsService/Security",
     "/portlayer.v1.TasksService/Wait",
     "/portlayer.v1.TasksService/Logs",
     "/portlayer.v1.TasksService/Stats",

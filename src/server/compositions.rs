@@ -112,6 +112,19 @@ impl CompositionsService for Compositions {
         Ok(Response::new(plan.into_wire()))
     }
 
+    async fn security(
+        &self,
+        request: Request<v1::SecurityRequest>,
+    ) -> Result<Response<v1::SecurityResponse>, Status> {
+        let layer = layer_of(&request)?;
+        let executor = id_in("executor", &request.get_ref().executor)?;
+        let profile = layer.security(&executor).await.map_err(status_of)?;
+        let profile_json = serde_json::to_string(&profile);
+        Ok(Response::new(v1::SecurityResponse {
+            profile_json: profile_json.map_err(|error| Status::internal(error.to_string()))?,
+        }))
+    }
+
     async fn commit(
         &self,
         request: Request<v1::CommitRequest>,

@@ -179,7 +179,11 @@ impl ElementsService for Elements {
     ) -> Result<Response<v1::DeleteResponse>, Status> {
         let layer = layer_of(&request)?;
         let id = id_in("id", &request.get_ref().id)?;
-        layer.delete(&id).await.map_err(status_of)?;
+        match request.get_ref().damaged {
+            true => layer.delete_damaged(&id).await,
+            false => layer.delete(&id).await,
+        }
+        .map_err(status_of)?;
         Ok(Response::new(v1::DeleteResponse {}))
     }
 

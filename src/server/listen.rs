@@ -194,7 +194,7 @@ pub(super) fn unix_connections(
 /// One connection, then no more and no end: the connection ends with its other end.
 pub(super) fn one_connection(pipe: DuplexStream) -> impl Stream<Item = io::Result<DuplexStream>> {
     use futures::StreamExt;
-    futures::stream::iter([Ok(pipe)]).chain(futures::stream::empty())
+    futures::stream::iter([Ok(pipe)]).chain(futures::stream::pending())
 }
 
 async fn peer_of(stream: &UnixStream) -> Option<Peer> {

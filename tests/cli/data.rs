@@ -3,11 +3,17 @@
 use std::fs::File;
 use std::process::Stdio;
 
-use super::{Node, code, shown};
+use super::{Node, Way, both_ways, code, shown};
 
-#[test]
-fn import_makes_images_and_volumes() {
-    let node = Node::new();
+both_ways!(
+    import_makes_images_and_volumes,
+    a_ledger_goes_out_and_in_again,
+    bounds_of_logs_are_the_configuration_s,
+    a_setting_that_is_no_more_is_an_error,
+    info_says_what_the_node_stands_on,
+);
+
+fn import_makes_images_and_volumes(node: &Node) {
     let tree = node.directory.join("tree");
     std::fs::create_dir(&tree).unwrap();
     std::fs::write(tree.join("f"), "from a directory\n").unwrap();
@@ -39,12 +45,15 @@ fn import_makes_images_and_volumes() {
     assert_eq!(code(&missing), Some(3), "{}", shown(&missing));
 }
 
-#[test]
-fn a_ledger_goes_out_and_in_again() {
-    let node = Node::new();
+fn a_ledger_goes_out_and_in_again(node: &Node) {
     node.ok(&["task", "create", "t", "--rw", "a=b", "--", "true"]);
     let first = node.directory.join("first.jsonl");
     let first = first.to_str().unwrap();
+    if node.way == Way::Daemon {
+        let refused = node.run(&["ledger", "export"]);
+        assert!(!refused.status.success(), "the daemon has it");
+        node.end_daemon();
+    }
     node.ok(&["ledger", "export", "-O", first]);
     let other = node.directory.join("other");
     let other = other.to_str().unwrap();
@@ -54,38 +63,30 @@ fn a_ledger_goes_out_and_in_again() {
     assert!(again.contains("task://tasks/t"));
     let refused = node.run(&["--data-dir", other, "ledger", "import", first]);
     assert!(!refused.status.success(), "a ledger that is not empty");
+    node.ok(&["ledger", "check"]);
+    node.restart();
 }
 
-#[test]
-fn bounds_of_logs_are_the_configuration_s() {
-    let node = Node::new();
-    let config = node.directory.join("config.toml");
-    std::fs::write(&config, "[logs]\nfile = '4k'\nfiles = 2\n").unwrap();
-    let config = config.to_str().unwrap();
+fn bounds_of_logs_are_the_configuration_s(node: &Node) {
+    node.configure("[logs]\nfile = '4k'\nfiles = 2\n");
     // More than the bounds; the last line is what is certainly kept.
     let script = "i=0; while [ $i -lt 20000 ]; do echo \"line $i\"; i=$((i+1)); done; echo last";
-    node.ok(&[
-        "--config", config, "run", "-d", "--name", "box", "busybox", "sh", "-c", script,
-    ]);
-    node.ok(&["--config", config, "wait", "box"]);
+    node.ok(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script]);
+    node.ok(&["wait", "box"]);
     let kept = node.ok(&["logs", "box"]);
     assert!(kept.ends_with("\nlast\n"));
     assert!(!kept.contains("line 0\n"), "{} bytes", kept.len());
 }
 
-#[test]
-fn a_setting_that_is_no_more_is_an_error() {
-    let node = Node::new();
-    let config = node.directory.join("config.toml");
+fn a_setting_that_is_no_more_is_an_error(node: &Node) {
+    let config = node.directory.join("wrong.toml");
     std::fs::write(&config, "[engine]\nmode = 'system'\n").unwrap();
     let refused = node.run(&["--config", config.to_str().unwrap(), "ls"]);
     assert_eq!(code(&refused), Some(2), "{}", shown(&refused));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("mode"));
 }
 
-#[test]
-fn info_says_what_the_node_stands_on() {
-    let node = Node::new();
+fn info_says_what_the_node_stands_on(node: &Node) {
     let text = node.ok(&["info"]);
     for name in ["containerd ", "runc ", "kernel", "cgroups", "overlayfs"] {
         assert!(text.contains(name), "{name}: {text}");
@@ -93,6 +94,18 @@ fn info_says_what_the_node_stands_on() {
     let info = node.json(&["info", "-o", "json"]);
     assert_eq!(info["engine"]["snapshotter"], "overlayfs");
     assert_eq!(info["elements"]["volume"], 0);
+    assert_eq!(info["elements"]["image"], 2, "busybox and the built-in one");
+    assert_eq!(info["health"], "serving");
+    let mode = if node.way == Way::Daemon {
+        "daemon"
+    } else {
+        "embedded"
+    };
+    assert_eq!(info["mode"], mode);
+    if node.way == Way::Daemon {
+        assert_eq!(info["endpoint"], node.socket().to_str().unwrap());
+        return;
+    }
     let missing = node
         .command(&["info"])
         .env("PORTLAYER_RUNC", "/no/such/runc")

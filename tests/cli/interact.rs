@@ -6,10 +6,17 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use nix::pty::{Winsize, openpty};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use super::{Node, code, read_until, shown};
+use super::fixture::signal;
+use super::{Node, both_ways, code, read_until, shown};
+
+both_ways!(
+    kill_sends_the_signal_it_was_told,
+    attach_replays_passes_signals_on_and_mirrors_the_task,
+    a_terminal_has_a_size_and_takes_what_is_typed,
+    what_is_composed_can_be_unbound_and_left,
+);
 
 impl Node {
     /// Starts a shell script as the only task of the new executor `box`; it goes on when the command has ended.
@@ -23,9 +30,7 @@ impl Node {
     }
 }
 
-#[test]
-fn kill_sends_the_signal_it_was_told() {
-    let node = Node::new();
+fn kill_sends_the_signal_it_was_told(node: &Node) {
     node.start("trap 'exit 6' USR1; while :; do sleep 0.05; done");
     node.ok(&["kill", "-s", "USR1", "box"]);
     assert_eq!(code(&node.run(&["wait", "box"])), Some(6));
@@ -40,9 +45,7 @@ fn kill_sends_the_signal_it_was_told() {
     assert_eq!(code(&node.run(&["wait", "other"])), Some(137));
 }
 
-#[test]
-fn attach_replays_passes_signals_on_and_mirrors_the_task() {
-    let node = Node::new();
+fn attach_replays_passes_signals_on_and_mirrors_the_task(node: &Node) {
     node.start("trap 'echo bye; exit 5' TERM; echo early; while :; do sleep 0.05; done");
     let mut child = node
         .command(&["attach", "--replay", "box"])
@@ -51,19 +54,13 @@ fn attach_replays_passes_signals_on_and_mirrors_the_task() {
         .spawn()
         .unwrap();
     read_until(&mut child, "early\n");
-    kill(
-        Pid::from_raw(i32::try_from(child.id()).unwrap()),
-        Signal::SIGTERM,
-    )
-    .unwrap();
+    signal(&child, Signal::SIGTERM);
     let output = child.wait_with_output().unwrap();
     assert_eq!(code(&output), Some(5), "{}", shown(&output));
     assert_eq!(output.stdout, b"bye\n");
 }
 
-#[test]
-fn a_terminal_has_a_size_and_takes_what_is_typed() {
-    let node = Node::new();
+fn a_terminal_has_a_size_and_takes_what_is_typed(node: &Node) {
     let size = Winsize {
         ws_row: 33,
         ws_col: 77,
@@ -99,9 +96,7 @@ fn a_terminal_has_a_size_and_takes_what_is_typed() {
     assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
-#[test]
-fn what_is_composed_can_be_unbound_and_left() {
-    let node = Node::new();
+fn what_is_composed_can_be_unbound_and_left(node: &Node) {
     node.start("trap 'exit 0' TERM; while :; do sleep 0.05; done");
     let handle = node.directory.join("handle");
     let handle = handle.to_str().unwrap();
@@ -112,7 +107,7 @@ fn what_is_composed_can_be_unbound_and_left() {
     assert_eq!(node.ok(&["ps", "-q"]), "");
     let shown = |node: &Node| node.ok(&["show", "executor://executors/box"]);
     assert!(
-        shown(&node).contains("task://tasks/t joined"),
+        shown(node).contains("task://tasks/t joined"),
         "it still takes part"
     );
 
@@ -120,5 +115,5 @@ fn what_is_composed_can_be_unbound_and_left() {
     node.ok(&["compose", "leave", "-H", handle, "task://tasks/t"]);
     node.ok(&["compose", "commit", "-H", handle]);
     // How its last run ended stays known.
-    assert!(!shown(&node).contains("task://tasks/t joined"));
+    assert!(!shown(node).contains("task://tasks/t joined"));
 }

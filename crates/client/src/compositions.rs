@@ -1,7 +1,7 @@
 //! Composition over the wire. A handle is a value of the caller's; every call sends it and gets it back edited.
 
 use bytes::Bytes;
-use portlayer::compose::{BindHow, Handle, JoinHow, Plan};
+use portlayer::compose::{BindHow, Handle, JoinHow, Plan, Security};
 use portlayer::element::ElementId;
 use portlayer_proto::v1;
 use portlayer_proto::v1::compositions_service_client::CompositionsServiceClient;
@@ -115,6 +115,25 @@ impl Client {
             async move { service(channel).plan(message).await }
         };
         Ok(Plan::from_wire(self.look("plan", call).await?)?)
+    }
+
+    /// What keeps an executor apart from the host. See [`portlayer::PortLayer::security`].
+    pub async fn security(&self, executor: &ElementId) -> Result<Security, Error> {
+        let message = v1::SecurityRequest {
+            executor: executor.to_string(),
+        };
+        let call = |channel| {
+            let message = message.clone();
+            async move { service(channel).security(message).await }
+        };
+        let answer = self.look("security", call).await?;
+        let read = serde_json::from_str(&answer.profile_json);
+        read.map_err(|_| {
+            Error::Answer(WireError::Invalid {
+                field: "profile_json".to_owned(),
+                rule: "it is no security profile",
+            })
+        })
     }
 
     /// Makes it so. See [`portlayer::PortLayer::commit`].

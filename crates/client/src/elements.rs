@@ -196,7 +196,19 @@ impl Client {
 
     /// Deletes an element nothing uses. See [`portlayer::PortLayer::delete`].
     pub async fn delete(&self, id: &ElementId) -> Result<(), Error> {
-        let message = v1::DeleteRequest { id: id.to_string() };
+        self.remove(id, false).await
+    }
+
+    /// Deletes an element whose record is damaged. See [`portlayer::PortLayer::delete_damaged`].
+    pub async fn delete_damaged(&self, id: &ElementId) -> Result<(), Error> {
+        self.remove(id, true).await
+    }
+
+    async fn remove(&self, id: &ElementId, damaged: bool) -> Result<(), Error> {
+        let message = v1::DeleteRequest {
+            id: id.to_string(),
+            damaged,
+        };
         let mut service = service(self.channel());
         self.change("delete", service.delete(message)).await?;
         Ok(())

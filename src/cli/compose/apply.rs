@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use portlayer::element::{NewElement, Spec};
-use portlayer::error::CreateError;
 
 use super::{apply_edit, file, show};
 use crate::cli::context::Context;
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::OutputArgs;
 
 /// Open, edit and commit at once
@@ -30,28 +29,28 @@ pub(super) async fn run(args: ApplyArgs, context: &Context) -> Outcome {
             .context(format!("reading {} failed", args.file.display()))
             .exit(2)
     })?;
-    let wanted = file::read(&text, context.names())
+    let wanted = file::read(&text, &context.names().await?)
         .map_err(|rule| Failure::usage(format!("{}: {rule}", args.file.display())))?;
     let out = context.out(args.output);
     context
-        .with_node(async move |node| {
-            let layer = node.layer();
+        .with_client(async move |client| {
             if let (Some(spec), false) = (wanted.create, args.plan) {
                 let new = NewElement::new(wanted.executor.clone(), Spec::Executor(Box::new(spec)));
-                match layer.create(new).await {
-                    Ok(_) | Err(CreateError::AlreadyExists { .. }) => {}
-                    Err(error) => return Err(fail(error)),
+                match client.create(new).await {
+                    Ok(_) => {}
+                    Err(error) if error.reason() == "already_exists" => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
-            let mut handle = layer.compose(&wanted.executor).await.map_err(fail)?;
+            let mut handle = client.compose(&wanted.executor).await?;
             for edit in wanted.edits {
-                handle = apply_edit(node, handle, edit).await?;
+                handle = apply_edit(client, handle, edit).await?;
             }
             if args.plan {
-                show::plan(&layer.plan(&handle).await.map_err(fail)?, out)?;
+                show::plan(&client.plan(&handle).await?, out)?;
                 return Ok(Exit::OK);
             }
-            show::result(&layer.commit(handle).await.map_err(fail)?, out)
+            show::result(&client.commit(handle).await?, out)
         })
         .await
 }

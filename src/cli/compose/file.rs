@@ -24,7 +24,7 @@ use portlayer::store::Access;
 use portlayer::task::{ExecutorSpec, Limits};
 use serde::Deserialize;
 
-use crate::cli::parse::Names;
+use crate::cli::parse::{self, Names};
 use portlayer_node::config::parse_size;
 
 /// The file as written.
@@ -88,21 +88,19 @@ pub(crate) enum Edit {
 }
 
 /// Reads a file. Errors name the place in it.
-pub(crate) fn read(text: &str, names: Names<'_>) -> Result<Wanted, String> {
+pub(crate) fn read(text: &str, names: &Names) -> Result<Wanted, String> {
     let file: File =
         toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
     let mut edits = Vec::new();
     for (at, text) in file.leave.iter().enumerate() {
-        let id = names
-            .any(text)
-            .map_err(|rule| format!("leave[{at}]: {rule}"))?;
+        let id = parse::any(text).map_err(|rule| format!("leave[{at}]: {rule}"))?;
         edits.push(Edit::Unbind(Some(id.clone())));
         edits.push(Edit::Leave(id));
     }
     let mut binds = Vec::new();
     for (at, join) in file.join.into_iter().enumerate() {
         let place = |rule: String| format!("join[{at}]: {rule}");
-        let id = names.any(&join.id).map_err(place)?;
+        let id = parse::any(&join.id).map_err(place)?;
         if join.task.is_some() && id.kind() != Kind::Task {
             return Err(place(format!("{id} has no task settings")));
         }
@@ -201,8 +199,7 @@ mod tests {
     use portlayer_node::config::Config;
 
     fn wanted(text: &str) -> Result<Wanted, String> {
-        let config = Config::new("/x");
-        read(text, Names::new(&config))
+        read(text, &Names::of_config(&Config::new("/x")))
     }
 
     #[test]

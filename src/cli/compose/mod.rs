@@ -8,9 +8,10 @@ mod token;
 use clap::{Args, Subcommand};
 use portlayer::compose::{BindHow, Handle, TaskBind};
 use portlayer::element::{ElementId, Kind};
+use portlayer_client::Client;
 
-use super::context::{Context, OpenNode, usage};
-use super::failure::{Exit, Failure, Outcome, fail};
+use super::context::{Context, usage};
+use super::failure::{Exit, Failure, Outcome};
 use super::output::OutputArgs;
 use super::parse;
 use super::task_flags::ExecutorFlags;
@@ -151,14 +152,14 @@ impl BindArgs {
 }
 
 pub(crate) async fn run(args: ComposeArgs, context: &Context) -> Outcome {
-    let names = context.names();
     match args.verb {
         Verb::Open { executor, handle } => {
+            let names = context.names().await?;
             let executor = usage(names.of_kind(Kind::Executor, &executor))?;
             let mut opened = None;
             context
-                .with_node(async |node| {
-                    opened = Some(node.layer().compose(&executor).await.map_err(fail)?);
+                .with_client(async |client| {
+                    opened = Some(client.compose(&executor).await?);
                     Ok(Exit::OK)
                 })
                 .await?;
@@ -167,7 +168,7 @@ pub(crate) async fn run(args: ComposeArgs, context: &Context) -> Outcome {
             Ok(Exit::OK)
         }
         Verb::Join { handle, id, role } => {
-            let id = usage(names.any(&id))?;
+            let id = usage(parse::any(&id))?;
             let flags = RoleFlags {
                 target: role.root.then(|| "/".to_owned()).or(role.target),
                 read_only: role.read_only,
@@ -184,16 +185,16 @@ pub(crate) async fn run(args: ComposeArgs, context: &Context) -> Outcome {
             task,
             limits,
         } => {
-            let id = id.map(|text| usage(names.any(&text))).transpose()?;
+            let id = id.map(|text| usage(parse::any(&text))).transpose()?;
             let how = bind_how(id.as_ref(), task, &limits)?;
             edit(&handle.handle, Edit::Bind(id, how), context).await
         }
         Verb::Unbind { handle, id } => {
-            let id = id.map(|text| usage(names.any(&text))).transpose()?;
+            let id = id.map(|text| usage(parse::any(&text))).transpose()?;
             edit(&handle.handle, Edit::Unbind(id), context).await
         }
         Verb::Leave { handle, id } => {
-            let id = usage(names.any(&id))?;
+            let id = usage(parse::any(&id))?;
             edit(&handle.handle, Edit::Leave(id), context).await
         }
         Verb::Plan { handle, output } => commit(&handle.handle, true, output, context).await,
@@ -232,26 +233,24 @@ fn bind_how(
 
 /// Makes one edit of a handle.
 pub(crate) async fn apply_edit(
-    node: &OpenNode,
+    client: &Client,
     handle: Handle,
     edit: Edit,
 ) -> Result<Handle, Failure> {
-    let layer = node.layer();
-    match edit {
-        Edit::Join(id, how) => layer.join(handle, &id, how).await,
-        Edit::Bind(id, how) => layer.bind(handle, id.as_ref(), how).await,
-        Edit::Unbind(id) => layer.unbind(handle, id.as_ref()).await,
-        Edit::Leave(id) => layer.leave(handle, &id).await,
-    }
-    .map_err(fail)
+    Ok(match edit {
+        Edit::Join(id, how) => client.join(handle, &id, how).await,
+        Edit::Bind(id, how) => client.bind(handle, id.as_ref(), how).await,
+        Edit::Unbind(id) => client.unbind(handle, id.as_ref()).await,
+        Edit::Leave(id) => client.leave(handle, &id).await,
+    }?)
 }
 
 async fn edit(place: &str, edit: Edit, context: &Context) -> Outcome {
     let before = token::read(place)?;
     let mut after = None;
     context
-        .with_node(async |node| {
-            after = Some(apply_edit(node, before, edit).await?);
+        .with_client(async |client| {
+            after = Some(apply_edit(client, before, edit).await?);
             Ok(Exit::OK)
         })
         .await?;
@@ -263,13 +262,13 @@ async fn commit(place: &str, only_plan: bool, output: OutputArgs, context: &Cont
     let handle = token::read(place)?;
     let out = context.out(output);
     context
-        .with_node(async |node| {
+        .with_client(async |client| {
             if only_plan {
-                let plan = node.layer().plan(&handle).await.map_err(fail)?;
+                let plan = client.plan(&handle).await?;
                 show::plan(&plan, out)?;
                 return Ok(Exit::OK);
             }
-            let result = node.layer().commit(handle).await.map_err(fail)?;
+            let result = client.commit(handle).await?;
             show::result(&result, out)
         })
         .await

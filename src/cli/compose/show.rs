@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use portlayer::compose::{CommitResult, ElementResult, Handle, Plan, RunId};
+use portlayer::compose::{Handle, Plan, RunId};
 use portlayer::element::ElementId;
+use portlayer_client::{Committed, ElementOutcome};
 use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure, Outcome};
@@ -89,17 +90,17 @@ struct ElementView {
 }
 
 impl<'a> ResultView<'a> {
-    pub(crate) fn of(result: &'a CommitResult) -> Self {
-        let view = |result: &ElementResult| match result {
-            ElementResult::Success => ElementView {
+    pub(crate) fn of(result: &'a Committed) -> Self {
+        let view = |result: &ElementOutcome| match result {
+            ElementOutcome::Success => ElementView {
                 result: "success",
                 error: None,
             },
-            ElementResult::NoOp => ElementView {
+            ElementOutcome::NoOp => ElementView {
                 result: "no-op",
                 error: None,
             },
-            ElementResult::Error(error) => ElementView {
+            ElementOutcome::Error(error) => ElementView {
                 result: "error",
                 error: Some(error.to_string()),
             },
@@ -145,7 +146,7 @@ impl Row for ResultRow<'_> {
 }
 
 /// What a commit did, element by element; 1 when some element failed.
-pub(super) fn result(result: &CommitResult, out: Out) -> Outcome {
+pub(super) fn result(result: &Committed, out: Out) -> Outcome {
     let view = ResultView::of(result);
     let rows: Vec<_> = view
         .elements

@@ -5,9 +5,9 @@ use portlayer::element::{Checksum, ElementId, ImageSpec, Kind, NewElement, Spec,
 use portlayer::task::{ExecutorSpec, TaskSpec};
 
 use crate::cli::context::{Context, usage};
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::{OutputArgs, Reporter};
-use crate::cli::parse::{self, MetadataArgs};
+use crate::cli::parse::{self, MetadataArgs, Names};
 use crate::cli::task_flags::{ExecutorFlags, TaskFlags};
 use crate::cli::{rows, source};
 
@@ -177,18 +177,18 @@ pub(crate) async fn run<C: KindFlags>(
     args: CreateArgs<C>,
     context: &Context,
 ) -> Outcome {
-    let names = context.names();
+    let names = context.names().await?;
     let id = usage(names.of_kind(kind, &args.id))?;
     let mut new = NewElement::new(id, args.flags.spec(kind)?);
     new.parent = args
         .parent
         .as_deref()
-        .map(|text| parent(kind, text, context))
+        .map(|text| parent(kind, text, &names))
         .transpose()?;
     new.owner = args
         .flags
         .owner()
-        .map(|text| usage(names.any(text)))
+        .map(|text| usage(parse::any(text)))
         .transpose()?;
     new.checksum = args.checksum;
     new.hidden = args.hidden;
@@ -211,14 +211,11 @@ pub(super) async fn store(
         total = source.bytes;
     }
     context
-        .with_node(async move |node| {
+        .with_client(async move |client| {
             let reporter = Reporter::new(context.progress, id.as_str(), total);
-            let created = node
-                .layer()
-                .create_with_progress(new, Some(reporter.sink()))
-                .await;
+            let created = client.create_with_progress(new, reporter.sink()).await;
             drop(reporter);
-            let created = created.map_err(fail)?;
+            let created = created?;
             context
                 .out(output)
                 .one(&created, id.as_str(), &rows::details(&created))?;
@@ -228,10 +225,9 @@ pub(super) async fn store(
 }
 
 /// A parent: for a volume an image or a volume, so a bare name is not enough there.
-fn parent(kind: Kind, text: &str, context: &Context) -> Result<ElementId, Failure> {
-    let names = context.names();
+fn parent(kind: Kind, text: &str, names: &Names) -> Result<ElementId, Failure> {
     if kind == Kind::Volume {
-        usage(names.any(text))
+        usage(parse::any(text))
     } else {
         usage(names.of_kind(kind, text))
     }

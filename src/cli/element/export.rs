@@ -8,7 +8,7 @@ use portlayer::element::{DataStream, ElementId, Kind};
 use tokio::io::AsyncWriteExt;
 
 use crate::cli::context::{Context, usage};
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 
 /// Write the data of one: an image as an OCI archive, a volume as a tar, a task as its definition
 #[derive(Debug, Args)]
@@ -21,15 +21,15 @@ pub(crate) struct ExportArgs {
 }
 
 pub(crate) async fn run(kind: Option<Kind>, args: ExportArgs, context: &Context) -> Outcome {
-    let id = usage(context.names().one(kind, &args.id))?;
+    let id = usage(context.names().await?.one(kind, &args.id))?;
     if args.to.is_none() && kind != Some(Kind::Task) && std::io::stdout().is_terminal() {
         return Err(Failure::usage(
             "standard output is a terminal; redirect it or give -O FILE",
         ));
     }
     context
-        .with_node(async |node| {
-            let data = node.layer().export(&id).await.map_err(fail)?;
+        .with_client(async |client| {
+            let data = client.export(&id).await?;
             match &args.to {
                 Some(path) => to_file(&id, data, path).await,
                 None => copy(&id, data, &mut tokio::io::stdout()).await,

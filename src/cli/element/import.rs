@@ -7,7 +7,7 @@ use super::create;
 use crate::cli::context::{Context, usage};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output::OutputArgs;
-use crate::cli::parse::MetadataArgs;
+use crate::cli::parse::{self, MetadataArgs};
 
 /// Create an image or a volume from data: `create --from` in short
 ///
@@ -30,7 +30,7 @@ pub(crate) struct ImportArgs {
 }
 
 pub(crate) async fn run(args: ImportArgs, context: &Context) -> Outcome {
-    let id = usage(context.names().any(&args.id))?;
+    let id = usage(parse::any(&args.id))?;
     let spec = match id.kind() {
         Kind::Image => Spec::Image(ImageSpec::default()),
         Kind::Volume => Spec::Volume(VolumeSpec::default()),

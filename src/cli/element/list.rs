@@ -4,7 +4,7 @@ use clap::Args;
 use portlayer::element::{Kind, ListQuery, MAX_PAGE};
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Exit, Outcome, fail};
+use crate::cli::failure::{Exit, Outcome};
 use crate::cli::filter::FilterArgs;
 use crate::cli::output::{self, Format, OutputArgs};
 use crate::cli::rows::ElementRow;
@@ -34,10 +34,10 @@ pub(crate) async fn run(kind: Option<Kind>, args: ListArgs, context: &Context) -
         ..ListQuery::default()
     };
     context
-        .with_node(async |node| {
+        .with_client(async |client| {
             let mut rows = Vec::new();
             loop {
-                let page = node.layer().list(query.clone()).await.map_err(fail)?;
+                let page = client.list(query.clone()).await?;
                 for id in &page.damaged {
                     output::note(&format!("the record of {id} is damaged and left out"));
                 }

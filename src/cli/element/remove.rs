@@ -2,10 +2,10 @@
 
 use clap::Args;
 use portlayer::element::{ElementId, Kind};
-use portlayer::error::DeleteError;
+use portlayer_client::Client;
 
-use crate::cli::context::{Context, OpenNode, usage};
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::context::{Context, usage};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::{output, task};
 
 /// Remove one or more
@@ -26,12 +26,12 @@ pub(crate) struct RemoveArgs {
 }
 
 pub(crate) async fn run(kind: Option<Kind>, args: RemoveArgs, context: &Context) -> Outcome {
-    let ids = usage(context.names().of(kind, &args.ids))?;
+    let ids = usage(context.names().await?.of(kind, &args.ids))?;
     context
-        .with_node(async |node| {
+        .with_client(async |client| {
             let mut failed: Option<Failure> = None;
             for id in &ids {
-                match remove(node, id, &args).await {
+                match remove(client, id, &args).await {
                     Ok(true) if !args.quiet => output::write_out(&format!("{id}\n"))?,
                     Ok(_) => {}
                     // The last failure is reported by the caller, the others here.
@@ -48,18 +48,22 @@ pub(crate) async fn run(kind: Option<Kind>, args: RemoveArgs, context: &Context)
 }
 
 /// Whether it was there.
-async fn remove(node: &OpenNode, id: &ElementId, args: &RemoveArgs) -> Result<bool, Failure> {
+async fn remove(client: &Client, id: &ElementId, args: &RemoveArgs) -> Result<bool, Failure> {
     let force = args.force;
     if args.damaged {
-        let removed = node.layer().delete_damaged(id).await;
-        return removed.map(|()| true).map_err(fail);
+        client.delete_damaged(id).await?;
+        return Ok(true);
     }
     if force && id.kind() == Kind::Executor {
-        return task::remove_executor(node, id).await;
+        return task::remove_executor(client, id).await;
     }
-    match node.layer().delete(id).await {
+    match client.delete(id).await {
         Ok(()) => Ok(true),
-        Err(DeleteError::NotFound { .. }) if force => Ok(false),
-        Err(error) => Err(fail(error)),
+        Err(error) if force && error.reason() == "not_found" => Ok(false),
+        Err(error) if error.reason() == "invalid_state" => {
+            let hint = format!("stop it first (`portlayer stop {id}`) or use --force");
+            Err(Failure::from(error).hint(hint))
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use portlayer::element::Kind;
 
 use crate::cli::context::{Context, usage};
-use crate::cli::failure::{Exit, Outcome, fail};
+use crate::cli::failure::{Exit, Outcome};
 use crate::cli::output::OutputArgs;
 use crate::cli::rows;
 
@@ -22,17 +22,17 @@ pub(crate) struct ShowArgs {
 }
 
 pub(crate) async fn run(kind: Option<Kind>, args: ShowArgs, context: &Context) -> Outcome {
-    let ids = usage(context.names().of(kind, &args.ids))?;
+    let ids = usage(context.names().await?.of(kind, &args.ids))?;
     let out = context.out(args.output);
     context
-        .with_node(async |node| {
+        .with_client(async |client| {
             for id in &ids {
                 if args.security {
-                    let security = node.layer().security(id).await.map_err(fail)?;
+                    let security = client.security(id).await?;
                     out.one(&security, id.as_str(), &rows::security(&security))?;
                     continue;
                 }
-                let element = node.layer().read(id).await.map_err(fail)?;
+                let element = client.read(id).await?;
                 out.one(&element, id.as_str(), &rows::details(&element))?;
             }
             Ok(Exit::OK)

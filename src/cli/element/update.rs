@@ -4,7 +4,7 @@ use clap::Args;
 use portlayer::element::Kind;
 
 use crate::cli::context::{Context, usage};
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::OutputArgs;
 use crate::cli::{parse, rows};
 
@@ -24,7 +24,7 @@ pub(crate) struct UpdateArgs {
 }
 
 pub(crate) async fn run(kind: Option<Kind>, args: UpdateArgs, context: &Context) -> Outcome {
-    let id = usage(context.names().one(kind, &args.id))?;
+    let id = usage(context.names().await?.one(kind, &args.id))?;
     let mut patch = portlayer::element::Patch::new();
     for (key, value) in args.entries {
         if patch.contains_key(&key) {
@@ -33,12 +33,8 @@ pub(crate) async fn run(kind: Option<Kind>, args: UpdateArgs, context: &Context)
         patch.insert(key, value);
     }
     context
-        .with_node(async |node| {
-            let updated = node
-                .layer()
-                .update(&id, patch, args.expect)
-                .await
-                .map_err(fail)?;
+        .with_client(async |client| {
+            let updated = client.update(&id, patch, args.expect).await?;
             let element = updated.descriptor;
             context
                 .out(args.output)

@@ -1,11 +1,11 @@
 //! `portlayer audit`: everything of ours that is there, compared with the ledger.
 
 use clap::Args;
-use portlayer::{Audited, ErrorKind};
+use portlayer::Audited;
 use serde::Serialize;
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Exit, Failure, Outcome};
+use crate::cli::failure::{Exit, Outcome};
 use crate::cli::output::{self, Column, OutputArgs, Row};
 
 /// List everything of ours in the engine, the kernel and the stores and compare it with the ledger; 12 when something
@@ -49,12 +49,8 @@ impl Row for AuditedRow {
 
 pub(crate) async fn run(args: AuditArgs, context: &Context) -> Outcome {
     context
-        .with_node(async |node| {
-            let report = node
-                .layer()
-                .audit()
-                .await
-                .map_err(|error| Failure::new(ErrorKind::Unavailable, error))?;
+        .with_client(async |client| {
+            let report = client.audit().await?;
             let (clean, leaks) = (report.is_clean(), report.leaks().count());
             let rows: Vec<_> = report
                 .found

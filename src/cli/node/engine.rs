@@ -8,7 +8,8 @@ use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::{self, OutputArgs};
 
-/// The private containerd: it runs while something runs in it
+/// The private containerd: without a daemon it runs while something runs in it. These verbs speak to no daemon and need
+/// its data directory; while a daemon has that, only status works
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
     #[command(subcommand)]
@@ -63,7 +64,8 @@ pub(crate) async fn run(args: EngineArgs, context: &Context) -> Outcome {
             let shown = directory.display().to_string();
             tokio::task::spawn_blocking(move || portlayer_node::clean(&directory))
                 .await
-                .map_err(std::io::Error::other)??;
+                .map_err(std::io::Error::other)?
+                .map_err(|error| context.not_ours(error.into()))?;
             output::note(&format!("removed {shown}"));
             Ok(Exit::OK)
         }

@@ -1,39 +1,62 @@
 //! `portlayer events`: what changed, in order.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::StreamExt;
-use portlayer::event::Event;
+use portlayer::error::ReadError;
+use portlayer::event::{Change, Event, Sequence};
 use portlayer::filter::EventFilter;
 use portlayer::time::Timestamp;
+use portlayer_client::Client;
 
+use super::cloud_event::{self, CloudEvent};
 use crate::cli::context::Context;
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome, refused};
 use crate::cli::filter::FilterArgs;
 use crate::cli::output;
 use crate::cli::parse;
 use crate::cli::rows::EventRow;
+use crate::cli::task::signals::Signals;
 
-/// Show events: those that are stored, or with --follow those to come
+/// Events asked for at once.
+const PAGE: usize = 10_000;
+
+/// Show events in order: those that are stored, or with --follow those to come
+///
+/// A line that says "gap" stands for events that are no longer stored, or came too fast for this reader: what they
+/// told must be read from the elements. To resume, give --since the last sequence seen and one.
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
     /// From this sequence number on, or since this time: RFC 3339, Unix seconds, or that long ago (10m). Without it
     /// all that are stored; with --follow only those to come
     #[arg(long, value_name = "SEQUENCE|TIME")]
     since: Option<String>,
-    /// Go on with the events to come, until interrupted (-f is --filter, as in the lists)
-    #[arg(long)]
+    /// Go on with the events to come, until interrupted; also when the daemon is restarted meanwhile
+    #[arg(short, long)]
     follow: bool,
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// Lines for people, or one JSON object per line
-    #[arg(short, long, value_name = "FORMAT", value_parser = ["table", "jsonl"], default_value = "table")]
-    output: String,
+    /// containerd's syntax, e.g. 'kind==task,change==unbound'; several select what any of them selects
+    #[arg(long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+    /// How to write them
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Lines for people.
+    #[default]
+    Table,
+    /// One JSON object per line.
+    Jsonl,
+    /// One CloudEvent 1.0 in JSON per line.
+    Cloudevents,
 }
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Since {
-    Sequence(u64),
+    Sequence(Sequence),
     Time(Timestamp),
 }
 
@@ -51,42 +74,116 @@ pub(crate) async fn run(args: EventsArgs, context: &Context) -> Outcome {
         .as_deref()
         .map(|text| since(text, Timestamp::now()).map_err(Failure::usage))
         .transpose()?;
-    let filter = EventFilter::parse(&args.filter.alternatives(&[]))
-        .map_err(|error| fail(portlayer::error::ReadError::from(error)))?;
-    let wanted = move |event: &Event| {
-        filter.selects_event(event)
-            && match since {
-                Some(Since::Time(time)) => event.time >= time,
-                _ => true,
-            }
+    let filters = FilterArgs {
+        filters: args.filters,
     };
-    let ledger = super::open_ledger(context).await?;
-    let from = match (since, args.follow) {
-        (Some(Since::Sequence(sequence)), _) => Some(sequence),
-        (Some(Since::Time(_)), _) | (None, false) => Some(1),
-        (None, true) => None,
-    };
-    let last = ledger.last_sequence();
-    let mut events = ledger.subscribe(from, |_| true);
-    if !args.follow && from.is_none_or(|from| from > last) {
-        return Ok(Exit::OK);
-    }
-    while let Some(event) = events.next().await {
-        let event = event.map_err(fail)?;
-        if wanted(&event) {
-            let row = EventRow(&event);
-            if args.output == "jsonl" {
-                output::write_json_line(&row)?;
-            } else {
-                output::write_out(&output::escape::escape_message(&row.line()))?;
-                output::write_out("\n")?;
+    let filters = filters.alternatives(&[]);
+    let filter = EventFilter::parse(&filters);
+    let filter = filter.map_err(|error| refused(ReadError::from(error)))?;
+    let mut signals = Signals::listen()?;
+    context
+        .with_client(async |client| {
+            let writer = Writer {
+                form: args.output,
+                source: source(client, args.output).await?,
+            };
+            let from = match since {
+                Some(Since::Sequence(sequence)) => Some(sequence.max(1)),
+                Some(Since::Time(time)) => Some(at(client, time).await?),
+                None if args.follow => None,
+                None => Some(1),
+            };
+            tokio::select! {
+                // Not in the middle of a line.
+                biased;
+                number = signals.ending() => Ok(Exit::of_signal(number)),
+                done = async {
+                    match from {
+                        Some(from) if !args.follow => stored(client, from, &filter, &writer).await,
+                        from => follow(client, from, &filters, &writer).await,
+                    }
+                } => done,
             }
-        }
-        if !args.follow && event.sequence >= last {
+        })
+        .await
+}
+
+/// What is stored now, from a sequence on.
+async fn stored(client: &Client, from: Sequence, filter: &EventFilter, writer: &Writer) -> Outcome {
+    let last = client.last_sequence().await?;
+    let mut next = from;
+    while next <= last {
+        let events = client.events(next, PAGE).await?;
+        let Some(end) = events.last().map(|event| event.sequence) else {
             break;
+        };
+        for event in events.iter().filter(|event| filter.selects_event(event)) {
+            writer.write(event)?;
         }
+        next = end + 1;
     }
     Ok(Exit::OK)
+}
+
+async fn follow(
+    client: &Client,
+    from: Option<Sequence>,
+    filters: &[String],
+    writer: &Writer,
+) -> Outcome {
+    let mut events = client.subscribe(from, filters).await?;
+    while let Some(event) = events.next().await {
+        writer.write(&event?)?;
+    }
+    Ok(Exit::OK)
+}
+
+/// The sequence of the first event at or after a time, by halving: clocks that were set back in between make it one of
+/// several that could be meant.
+async fn at(client: &Client, time: Timestamp) -> Result<Sequence, Failure> {
+    let (mut low, mut high) = (1, client.last_sequence().await? + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let events = client.events(middle, 2).await?;
+        let stored = |event: &&Event| !matches!(event.change, Change::Gap { .. });
+        match events.iter().find(stored) {
+            Some(event) if event.time < time => low = event.sequence + 1,
+            // Nothing is stored there: what there was may have been later.
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The source of CloudEvents: only those need to ask for it.
+async fn source(client: &Client, form: Form) -> Result<String, Failure> {
+    if form != Form::Cloudevents {
+        return Ok(String::new());
+    }
+    let host = nix::sys::utsname::uname().map_err(std::io::Error::from)?;
+    let data_dir = client.info(false).await?.data_dir;
+    Ok(cloud_event::source(
+        &host.nodename().to_string_lossy(),
+        &data_dir,
+    ))
+}
+
+struct Writer {
+    form: Form,
+    source: String,
+}
+
+impl Writer {
+    fn write(&self, event: &Event) -> std::io::Result<()> {
+        match self.form {
+            Form::Table => {
+                let line = EventRow(event).line();
+                output::write_out(&(output::escape::escape_message(&line) + "\n"))
+            }
+            Form::Jsonl => output::write_json_line(&EventRow(event)),
+            Form::Cloudevents => output::write_json_line(&CloudEvent::new(event, &self.source)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! `portlayer history`: the audit log of one element, also of one that is gone.
 
 use clap::Args;
+use portlayer::error::ErrorKind;
 
 use crate::cli::context::{Context, usage};
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::OutputArgs;
+use crate::cli::parse;
 use crate::cli::rows::AuditLine;
 
 /// Show who did what to an element and when; rows outlive the element
@@ -17,14 +19,17 @@ pub(crate) struct HistoryArgs {
 }
 
 pub(crate) async fn run(args: HistoryArgs, context: &Context) -> Outcome {
-    let id = usage(context.names().any(&args.id))?;
-    let ledger = super::open_ledger(context).await?;
-    let rows = ledger.audit_log(&id).map_err(fail)?;
-    if rows.is_empty() {
-        let missing = anyhow::anyhow!("nothing was ever done to {id}");
-        return Err(Failure::new(portlayer::error::ErrorKind::NotFound, missing));
-    }
-    let rows: Vec<_> = rows.into_iter().map(AuditLine).collect();
-    context.out(args.output).list(&rows)?;
-    Ok(Exit::OK)
+    let id = usage(parse::any(&args.id))?;
+    context
+        .with_client(async |client| {
+            let rows = client.audit_log(&id).await?;
+            if rows.is_empty() {
+                let missing = anyhow::anyhow!("nothing was ever done to {id}");
+                return Err(Failure::new(ErrorKind::NotFound, missing));
+            }
+            let rows: Vec<_> = rows.into_iter().map(AuditLine).collect();
+            context.out(args.output).list(&rows)?;
+            Ok(Exit::OK)
+        })
+        .await
 }

@@ -1,18 +1,22 @@
-//! `portlayer info`: what this node is and can do.
+//! `portlayer info`: what this node is and can do, how it is, and how we came to it.
 
 use std::collections::BTreeMap;
 
 use clap::Args;
-use portlayer::element::{Kind, ListQuery, MAX_PAGE};
-use portlayer::runtime::RuntimeInfo;
-use portlayer_node::config::LocationConfig;
+use portlayer::element::Kind;
+use portlayer_client::Client;
+use portlayer_client::node::{Diagnostics, NodeInfo};
 use serde::Serialize;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
-use crate::cli::context::{Context, OpenNode};
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::context::Context;
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::OutputArgs;
+use crate::cli::rows;
 
-/// Show the engine, the locations and how many elements there are
+/// Show the node: the daemon or this process, its health, the engine, the locations and how many elements there are
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
     #[command(flatten)]
@@ -20,70 +24,75 @@ pub(crate) struct InfoArgs {
 }
 
 #[derive(Debug, Serialize)]
-struct Info<'a> {
-    version: &'static str,
-    data_dir: &'a std::path::Path,
-    engine: RuntimeInfo,
-    locations: &'a [LocationConfig],
-    elements: BTreeMap<Kind, usize>,
+struct Info {
+    #[serde(flatten)]
+    node: NodeInfo,
+    /// `daemon`, or `embedded`: opened by this command.
+    mode: &'static str,
+    /// Where the daemon was reached.
+    endpoint: String,
+    /// As grpc.health.v1 tells it.
+    health: &'static str,
+    process: Diagnostics,
+    /// The counts, of every kind.
+    elements: BTreeMap<Kind, u64>,
 }
 
 pub(crate) async fn run(args: InfoArgs, context: &Context) -> Outcome {
-    let config = context.config();
+    let daemon = context.daemon().await?.is_some();
     context
-        .with_node(async |node| {
+        .with_client(async |client| {
+            let mut node = client.info(true).await?;
+            let counts = std::mem::take(&mut node.counts);
+            let count = |kind| (kind, counts.get(&kind).copied().unwrap_or(0));
             let info = Info {
-                version: env!("CARGO_PKG_VERSION"),
-                data_dir: &config.data_dir,
-                engine: node.runtime_info().await?,
-                locations: &config.locations,
-                elements: count(node).await?,
+                mode: if daemon { "daemon" } else { "embedded" },
+                endpoint: client.endpoint().to_owned(),
+                health: health(client).await?,
+                process: client.diagnostics().await?,
+                elements: Kind::ALL.into_iter().map(count).collect(),
+                node,
             };
             context
                 .out(args.output)
-                .one(&info, info.version, &lines(&info))?;
+                .one(&info, &info.node.version, &lines(&info))?;
             Ok(Exit::OK)
         })
         .await
 }
 
-async fn count(node: &OpenNode) -> Result<BTreeMap<Kind, usize>, Failure> {
-    let mut counts = BTreeMap::new();
-    for kind in Kind::ALL {
-        let mut query = ListQuery {
-            kind: Some(kind),
-            limit: MAX_PAGE,
-            hidden: true,
-            projection: portlayer::element::Projection::without_metadata(),
-            ..ListQuery::default()
-        };
-        loop {
-            let page = node.layer().list(query.clone()).await.map_err(fail)?;
-            *counts.entry(kind).or_insert(0) += page.items.len();
-            if page.next.is_none() {
-                break;
-            }
-            query.page = page.next;
-        }
-    }
-    Ok(counts)
+/// What the health service says of the daemon as a whole.
+async fn health(client: &Client) -> Result<&'static str, Failure> {
+    let request = HealthCheckRequest::default();
+    let answer = HealthClient::new(client.channel()).check(request).await;
+    let status = answer
+        .map_err(portlayer_client::Error::from)?
+        .into_inner()
+        .status();
+    Ok(match status {
+        ServingStatus::Serving => "serving",
+        ServingStatus::NotServing => "not serving",
+        ServingStatus::Unknown | ServingStatus::ServiceUnknown => "unknown",
+    })
 }
 
-fn lines(info: &Info<'_>) -> Vec<(String, Vec<u8>)> {
-    let engine = &info.engine;
+fn lines(info: &Info) -> Vec<(String, Vec<u8>)> {
+    let (node, engine) = (&info.node, &info.node.engine);
+    let live_attach = if engine.live_attach { "yes" } else { "no" };
     let mut lines: Vec<(String, Vec<u8>)> = [
-        ("version", info.version.to_owned()),
-        ("data", info.data_dir.display().to_string()),
+        ("version", node.version.clone()),
+        ("mode", format!("{} ({})", info.mode, info.endpoint)),
+        ("health", info.health.to_owned()),
+        ("process", process(&info.process)),
+        ("data", node.data_dir.display().to_string()),
         ("engine", engine.engine.clone()),
         ("oci runtime", engine.oci_runtime.clone()),
         ("kernel", engine.kernel.clone()),
         ("cgroups", engine.cgroups.clone()),
         ("snapshotter", engine.snapshotter.clone()),
         ("namespace", engine.namespace.clone()),
-        (
-            "live attach",
-            if engine.live_attach { "yes" } else { "no" }.to_owned(),
-        ),
+        ("live attach", live_attach.to_owned()),
+        ("events", node.last_sequence.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.into()))
     .into();
@@ -99,7 +108,7 @@ fn lines(info: &Info<'_>) -> Vec<(String, Vec<u8>)> {
         lines.push(("warning".to_owned(), warning.clone().into()));
     }
     let mut name = "locations";
-    for location in info.locations {
+    for location in &node.locations {
         let kinds: Vec<_> = location.kinds.iter().map(|kind| kind.as_str()).collect();
         let text = format!("{} ({})", location.name, kinds.join(", "));
         lines.push((name.to_owned(), text.into()));
@@ -111,4 +120,16 @@ fn lines(info: &Info<'_>) -> Vec<(String, Vec<u8>)> {
         name = "";
     }
     lines
+}
+
+fn process(process: &Diagnostics) -> String {
+    let state = if process.draining { ", draining" } else { "" };
+    format!(
+        "{} since {}, {}, {} calls, {} subscriptions{state}",
+        process.pid,
+        process.started,
+        rows::bytes(process.memory_bytes),
+        process.calls,
+        process.subscriptions,
+    )
 }

@@ -1,15 +1,16 @@
 //! `portlayer inspect`: everything the ledger knows of an element, for programs.
 
 use clap::Args;
-use portlayer::element::{Descriptor, ElementId};
-use portlayer::error::ReadError;
-use portlayer::ledger::{AuditRow, Index, Ledger};
+use portlayer::element::{Descriptor, ElementId, Kind, ListQuery, MAX_PAGE, Projection};
+use portlayer::ledger::AuditRow;
 use portlayer::task::ExitRecord;
+use portlayer_client::Client;
 use serde::Serialize;
 
 use crate::cli::context::{Context, usage};
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::{Format, OutputArgs};
+use crate::cli::{filter, parse};
 
 /// Show everything known of elements: record, children, users, exit records, audit rows
 #[derive(Debug, Args)]
@@ -37,12 +38,8 @@ struct Inspected {
 }
 
 pub(crate) async fn run(args: InspectArgs, context: &Context) -> Outcome {
-    let ids = usage(context.names().of(None, &args.ids))?;
-    let ledger = super::open_ledger(context).await?;
-    let found = ids
-        .iter()
-        .map(|id| inspect(&ledger, id))
-        .collect::<Result<Vec<_>, _>>()?;
+    let ids = args.ids.iter().map(|text| usage(parse::any(text)));
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
     let output = match args.output.as_str() {
         "yaml" => Format::Yaml,
         "jsonl" => Format::Jsonl,
@@ -52,26 +49,53 @@ pub(crate) async fn run(args: InspectArgs, context: &Context) -> Outcome {
         output,
         ..OutputArgs::default()
     });
-    if output == Format::Jsonl {
-        for inspected in &found {
-            out.one(inspected, "", &[])?;
-        }
-    } else {
-        out.one(&found, "", &[])?;
-    }
-    Ok(Exit::OK)
+    context
+        .with_client(async |client| {
+            let mut found = Vec::with_capacity(ids.len());
+            for id in &ids {
+                found.push(inspect(client, id).await?);
+            }
+            if output == Format::Jsonl {
+                for inspected in &found {
+                    out.one(inspected, "", &[])?;
+                }
+            } else {
+                out.one(&found, "", &[])?;
+            }
+            Ok(Exit::OK)
+        })
+        .await
 }
 
-fn inspect(ledger: &Ledger, id: &ElementId) -> Result<Inspected, Failure> {
-    let record = ledger
-        .get(id)
-        .map_err(fail)?
-        .ok_or_else(|| fail(ReadError::NotFound { id: id.clone() }))?;
+async fn inspect(client: &Client, id: &ElementId) -> Result<Inspected, Failure> {
     Ok(Inspected {
-        element: record.into_descriptor(),
-        children: ledger.linked(Index::Children, id).map_err(fail)?,
-        used_by: ledger.linked(Index::References, id).map_err(fail)?,
-        exits: ledger.exits(id, None).map_err(fail)?,
-        audit: ledger.audit_log(id).map_err(fail)?,
+        element: client.read(id).await?,
+        children: selected(client, filter::equals("parent", id.as_str())).await?,
+        used_by: selected(client, filter::equals("uses", id.as_str())).await?,
+        exits: match id.kind() {
+            Kind::Executor => client.exits(id, None).await?,
+            _ => Vec::new(),
+        },
+        audit: client.audit_log(id).await?,
     })
+}
+
+/// The ids of the elements a filter selects.
+async fn selected(client: &Client, filter: String) -> Result<Vec<ElementId>, Failure> {
+    let mut query = ListQuery {
+        filters: vec![filter],
+        limit: MAX_PAGE,
+        hidden: true,
+        projection: Projection::without_metadata(),
+        ..ListQuery::default()
+    };
+    let mut ids = Vec::new();
+    loop {
+        let page = client.list(query.clone()).await?;
+        ids.extend(page.items.into_iter().map(|element| element.id));
+        if page.next.is_none() {
+            return Ok(ids);
+        }
+        query.page = page.next;
+    }
 }

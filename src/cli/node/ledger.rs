@@ -1,4 +1,4 @@
-//! `portlayer ledger export|import`: the whole ledger as JSON lines.
+//! `portlayer ledger check|export|import`: the files of the ledger, without engine and daemon.
 
 use std::io::{BufReader, BufWriter, Write};
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use portlayer::ledger::{ExportError, ImportError, Ledger};
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
-use crate::cli::output;
+use crate::cli::failure::{Exit, Failure, Outcome, refused};
+use crate::cli::output::{self, OutputArgs};
 
-/// The whole ledger as JSON lines (records, audit rows, events; not the bytes of images and volumes)
+/// The ledger's files, while no daemon has them open: needs --data-dir and no engine
 #[derive(Debug, Args)]
 pub(crate) struct LedgerArgs {
     #[command(subcommand)]
@@ -19,7 +19,13 @@ pub(crate) struct LedgerArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Write it to standard output or a new file
+    /// Check every sum, chain and link, as verify does; 12 when something is wrong
+    Check {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Write it as JSON lines (records, audit rows, events; not the bytes of images and volumes) to standard output or a
+    /// new file
     Export {
         /// The file
         #[arg(short = 'O', long, value_name = "FILE")]
@@ -34,9 +40,17 @@ enum Verb {
 
 pub(crate) async fn run(args: LedgerArgs, context: &Context) -> Outcome {
     match args.verb {
+        Verb::Check { output } => check(output, context).await,
         Verb::Export { to } => export(to, context).await,
         Verb::Import { file } => import(file, context).await,
     }
+}
+
+async fn check(output: OutputArgs, context: &Context) -> Outcome {
+    let ledger = super::open_ledger(context).await?;
+    let report = tokio::task::spawn_blocking(move || ledger.verify()).await;
+    let report = report.map_err(std::io::Error::other)?.map_err(refused)?;
+    super::verify::show(&report, context.out(output))
 }
 
 async fn export(to: Option<PathBuf>, context: &Context) -> Outcome {
@@ -52,7 +66,7 @@ async fn export(to: Option<PathBuf>, context: &Context) -> Outcome {
             output::note(&format!("exported {lines} lines"));
             Ok(Exit::OK)
         }
-        Err(ExportError::Ledger(error)) => Err(fail(error)),
+        Err(ExportError::Ledger(error)) => Err(refused(error)),
         Err(error) => Err(Failure::new(portlayer::error::ErrorKind::Internal, error)),
     }
 }
@@ -70,7 +84,7 @@ async fn import(file: PathBuf, context: &Context) -> Outcome {
         };
         match ledger {
             Ok(_) => Ok(()),
-            Err(ImportError::Ledger(error)) => Err(fail(error)),
+            Err(ImportError::Ledger(error)) => Err(refused(error)),
             Err(error) => Err(Failure::new(
                 portlayer::error::ErrorKind::InvalidArgument,
                 error,

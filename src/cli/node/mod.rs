@@ -1,6 +1,7 @@
 //! Commands about the node as a whole: its ledger, its engine, what it is.
 
 pub(crate) mod audit;
+mod cloud_event;
 pub(crate) mod engine;
 pub(crate) mod events;
 pub(crate) mod history;
@@ -13,7 +14,7 @@ pub(crate) mod version;
 use portlayer::ledger::{Ledger, LedgerConfig};
 
 use super::context::Context;
-use super::failure::{Failure, fail};
+use super::failure::{Failure, refused};
 
 /// Where the ledger is, as the node opens it.
 fn ledger_config(context: &Context) -> LedgerConfig {
@@ -25,7 +26,8 @@ fn ledger_config(context: &Context) -> LedgerConfig {
     }
 }
 
-/// Opens only the ledger: no engine is needed to read it. Refuses when there is none, rather than make an empty one.
+/// Opens only the ledger, for commands that need no engine and no daemon. Refuses when there is none, rather than make
+/// an empty one.
 async fn open_ledger(context: &Context) -> Result<Ledger, Failure> {
     let config = ledger_config(context);
     if !config.path.exists() {
@@ -35,8 +37,7 @@ async fn open_ledger(context: &Context) -> Result<Ledger, Failure> {
         )
         .hint("is --data-dir right? `portlayer config dump` shows where it comes from"));
     }
-    tokio::task::spawn_blocking(move || Ledger::open(&config))
-        .await
-        .map_err(std::io::Error::other)?
-        .map_err(fail)
+    let opened = tokio::task::spawn_blocking(move || Ledger::open(&config)).await;
+    let opened = opened.map_err(std::io::Error::other)?;
+    opened.map_err(|error| context.not_ours(refused(error)))
 }

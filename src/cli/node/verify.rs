@@ -1,10 +1,11 @@
-//! `portlayer verify`: the ledger, checked offline.
+//! `portlayer verify`: whether the ledger still is what was written.
 
 use clap::Args;
+use portlayer::ledger::Report;
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Exit, Outcome, fail};
-use crate::cli::output::OutputArgs;
+use crate::cli::failure::{Exit, Outcome};
+use crate::cli::output::{Out, OutputArgs};
 
 /// Check every record's sum, every chain of audit rows and every link of the ledger; 12 when something is wrong
 #[derive(Debug, Args)]
@@ -14,11 +15,13 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(crate) async fn run(args: VerifyArgs, context: &Context) -> Outcome {
-    let ledger = super::open_ledger(context).await?;
-    let report = tokio::task::spawn_blocking(move || ledger.verify())
+    context
+        .with_client(async |client| show(&client.verify().await?, context.out(args.output)))
         .await
-        .map_err(std::io::Error::other)?
-        .map_err(fail)?;
+}
+
+/// What was found.
+pub(super) fn show(report: &Report, out: Out) -> Outcome {
     let verdict = if report.is_clean() { "ok" } else { "failed" };
     let mut lines: Vec<(String, Vec<u8>)> = vec![
         ("state".to_owned(), verdict.into()),
@@ -47,7 +50,7 @@ pub(crate) async fn run(args: VerifyArgs, context: &Context) -> Outcome {
     if report.heads_match == Some(false) {
         lines.push(("audit logs".to_owned(), "whole rows are missing".into()));
     }
-    context.out(args.output).one(&report, verdict, &lines)?;
+    out.one(report, verdict, &lines)?;
     Ok(if report.is_clean() {
         Exit::OK
     } else {

@@ -8,7 +8,7 @@ mod signal;
 mod time;
 
 pub(crate) use env::{env_entry, env_file};
-pub(crate) use id::Names;
+pub(crate) use id::{Names, any};
 pub(crate) use metadata::{MetadataArgs, entry, patch_entry};
 pub(crate) use mount::{MountArg, mount, tmpfs, volume};
 pub(crate) use signal::{signal, signal_name};

@@ -46,7 +46,15 @@ impl EventRow<'_> {
                 },
                 if *available { "" } else { reason }
             ),
-            Change::Gap { from, to } => format!("events {from} to {to} are not here"),
+            Change::Gap { from, to } => {
+                let text = "are not here: read the elements again";
+                format!("-- events {from} to {to} {text}")
+            }
+        };
+        // A gap is about no element.
+        let id = match event.change {
+            Change::Gap { .. } => "",
+            _ => event.id.as_str(),
         };
         let reconciled = if event.reconciled {
             " (reconciled)"
@@ -58,7 +66,7 @@ impl EventRow<'_> {
             event.time,
             event.sequence,
             event.change.as_str(),
-            event.id
+            id
         )
         .trim_end()
         .to_owned()
@@ -126,5 +134,9 @@ mod tests {
             "1970-01-01T00:00:00.000000000Z      7 joined    volume://volumes/v \
              executor=executor://executors/x (reconciled)"
         );
+        let gap = EventRow(&Event::gap(3, 9)).line();
+        let (_, gap) = gap.split_once("Z ").unwrap();
+        let text = "-- events 3 to 9 are not here: read the elements again";
+        assert_eq!(gap, format!("     9 gap        {text}"));
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn security(security: &Security) -> Vec<(String, Vec<u8>)> {
         ),
         ("seccomp", seccomp),
         ("apparmor", security.apparmor.clone().unwrap_or_else(none)),
-        ("devices", security.devices.to_owned()),
+        ("devices", security.devices.to_string()),
         ("hooks", none()),
     ] {
         lines.push((name.to_owned(), value.into()));

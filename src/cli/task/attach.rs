@@ -2,13 +2,14 @@
 
 use clap::Args;
 use portlayer::element::{Body, ElementId};
+use portlayer_client::Client;
 
 use super::TaskArg;
 use super::session::{Ended, Session};
 use super::signals::Signals;
-use crate::cli::context::{Context, OpenNode};
+use crate::cli::context::Context;
 use crate::cli::exit_code;
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output;
 use crate::cli::terminal::DetachKeys;
 
@@ -35,11 +36,11 @@ pub(crate) struct AttachArgs {
 pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
     let mut signals = Signals::listen()?;
     context
-        .with_node(async |node| {
-            let (executor, task) = args.task.resolve(node, context).await?;
-            let (interactive, tty) = abilities(node, &executor, &task).await?;
+        .with_client(async |client| {
+            let (executor, task) = args.task.resolve(client, context).await?;
+            let (interactive, tty) = abilities(client, &executor, &task).await?;
             let session = Session {
-                node,
+                client,
                 executor: &executor,
                 task: &task,
                 run: None,
@@ -64,11 +65,11 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
 
 /// Whether the task takes input and whether it has a terminal.
 async fn abilities(
-    node: &OpenNode,
+    client: &Client,
     executor: &ElementId,
     task: &ElementId,
 ) -> Result<(bool, bool), Failure> {
-    let element = node.layer().read(executor).await.map_err(fail)?;
+    let element = client.read(executor).await?;
     let Body::Executor(body) = element.body else {
         return Ok((false, false));
     };

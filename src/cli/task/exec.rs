@@ -1,16 +1,17 @@
 //! `portlayer exec`: one more command in a running executor.
 
 use clap::Args;
-use portlayer::compose::{CommitError, TaskBind};
+use portlayer::compose::TaskBind;
 use portlayer::element::{ElementId, Kind, NewElement, Spec};
+use portlayer_client::Client;
 
 use super::session::{Ended, Session};
 use super::signals::Signals;
 use super::start_failure;
 use super::temporary::Temporary;
-use crate::cli::context::{Context, OpenNode, usage};
+use crate::cli::context::{Context, usage};
 use crate::cli::exit_code;
-use crate::cli::failure::{Exit, Failure, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output;
 use crate::cli::task_flags::TaskFlags;
 use crate::cli::terminal::DetachKeys;
@@ -36,26 +37,23 @@ pub(crate) struct ExecArgs {
 }
 
 pub(crate) async fn run(args: ExecArgs, context: &Context) -> Outcome {
-    let names = context.names();
+    let names = context.names().await?;
     let executor = usage(names.of_kind(Kind::Executor, &args.executor))?;
     let task = usage(names.fresh(Kind::Task, "exec"))?;
     let spec = args.task.spec(&args.argv)?;
     let (stdin, tty) = (spec.interaction.stdin, spec.terminal);
     let mut signals = Signals::listen()?;
     context
-        .with_node(async |node| {
+        .with_client(async |client| {
             let mut made = Temporary::default();
             let mut new = NewElement::new(task.clone(), Spec::Task(Box::new(spec)));
             new.hidden = true;
-            made.create(node, new, None).await?;
-            let started = node
-                .layer()
-                .exec(&executor, &task, TaskBind::default())
-                .await;
+            made.create(client, new, None).await?;
+            let started = client.exec(&executor, &task, TaskBind::default()).await;
             let ended = match started {
                 Ok(run) => {
                     let session = Session {
-                        node,
+                        client,
                         executor: &executor,
                         task: &task,
                         run: Some(run.run),
@@ -73,8 +71,8 @@ pub(crate) async fn run(args: ExecArgs, context: &Context) -> Outcome {
                 output::note(&format!("left {task} running in {executor}"));
                 return Ok(Exit::OK);
             }
-            let left = leave(node, &executor, &task).await;
-            let removed = made.remove(node).await;
+            let left = leave(client, &executor, &task).await;
+            let removed = made.remove(client).await;
             let Ended::Exit(exit) = ended? else {
                 return Ok(Exit::OK);
             };
@@ -88,19 +86,18 @@ pub(crate) async fn run(args: ExecArgs, context: &Context) -> Outcome {
 }
 
 /// Takes the command's task out of the composition again.
-async fn leave(node: &OpenNode, executor: &ElementId, task: &ElementId) -> Result<(), Failure> {
-    let layer = node.layer();
-    let handle = layer.compose(executor).await.map_err(fail)?;
-    let handle = layer.unbind(handle, Some(task)).await;
+async fn leave(client: &Client, executor: &ElementId, task: &ElementId) -> Result<(), Failure> {
+    let handle = client.compose(executor).await?;
+    let handle = client.unbind(handle, Some(task)).await;
     let handle = match handle {
-        Ok(handle) => layer.leave(handle, task).await.map_err(fail)?,
+        Ok(handle) => client.leave(handle, task).await?,
         // A start that failed was undone and the task takes no part.
         Err(_) => return Ok(()),
     };
-    match layer.commit(handle).await {
+    match client.commit(handle).await {
         Ok(_) => Ok(()),
         // Somebody else changed the executor: the task stays in its composition, as it would after any exec.
-        Err(CommitError::Stale { .. }) => Ok(()),
-        Err(error) => Err(fail(error)),
+        Err(error) if error.reason() == "stale" => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

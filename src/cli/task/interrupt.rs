@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
-use portlayer::compose::{Interrupt, Interrupted, TaskError};
+use portlayer::compose::{Interrupt, Interrupted};
 use portlayer::element::{ElementId, Kind};
 use portlayer::runtime::SignalScope;
 use portlayer::task::StopSpec;
 
 use crate::cli::context::{Context, usage};
 use crate::cli::exit_code;
-use crate::cli::failure::{Exit, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::{output, parse};
 
 /// Which executor, or which one of its tasks.
@@ -23,13 +23,13 @@ struct Target {
 }
 
 impl Target {
-    fn ids(&self, context: &Context) -> Result<(ElementId, Option<ElementId>), String> {
-        let names = context.names();
-        let executor = names.of_kind(Kind::Executor, &self.executor)?;
+    async fn ids(&self, context: &Context) -> Result<(ElementId, Option<ElementId>), Failure> {
+        let names = context.names().await?;
+        let executor = usage(names.of_kind(Kind::Executor, &self.executor))?;
         let task = self
             .task
             .as_deref()
-            .map(|text| names.of_kind(Kind::Task, text));
+            .map(|text| usage(names.of_kind(Kind::Task, text)));
         Ok((executor, task.transpose()?))
     }
 }
@@ -68,7 +68,7 @@ pub(crate) struct PauseArgs {
 }
 
 pub(crate) async fn kill(args: KillArgs, context: &Context) -> Outcome {
-    let (executor, task) = usage(args.target.ids(context))?;
+    let (executor, task) = args.target.ids(context).await?;
     let how = Interrupt::Signal {
         signal: args.signal,
         scope: if args.all {
@@ -78,19 +78,15 @@ pub(crate) async fn kill(args: KillArgs, context: &Context) -> Outcome {
         },
     };
     context
-        .with_node(async |node| {
-            let told = node
-                .layer()
-                .interrupt(&executor, task.as_ref(), how)
-                .await
-                .map_err(fail)?;
+        .with_client(async |client| {
+            let told = client.interrupt(&executor, task.as_ref(), how).await?;
             Ok(say(&executor, task.as_ref(), &told))
         })
         .await
 }
 
 pub(crate) async fn stop(args: StopArgs, context: &Context) -> Outcome {
-    let (executor, task) = usage(args.target.ids(context))?;
+    let (executor, task) = args.target.ids(context).await?;
     let how = (args.time.is_some() || args.signal.is_some()).then(|| StopSpec {
         signal: args.signal,
         grace_ms: args.time.map_or(StopSpec::default().grace_ms, |time| {
@@ -98,21 +94,20 @@ pub(crate) async fn stop(args: StopArgs, context: &Context) -> Outcome {
         }),
     });
     context
-        .with_node(async |node| {
-            let layer = node.layer();
-            let told = layer
+        .with_client(async |client| {
+            let told = client
                 .interrupt(&executor, task.as_ref(), Interrupt::Stop { how })
-                .await
-                .map_err(fail)?;
+                .await?;
             if told == Interrupted::Delivered {
                 let stopped = match &task {
                     Some(task) => vec![task.clone()],
-                    None => super::tasks(node, &executor).await?,
+                    None => super::tasks(client, &executor).await?,
                 };
                 for task in stopped {
-                    match layer.wait(&executor, &task, None).await {
-                        Ok(_) | Err(TaskError::NeverStarted { .. }) => {}
-                        Err(error) => return Err(fail(error)),
+                    match client.wait(&executor, &task, None).await {
+                        Ok(_) => {}
+                        Err(error) if error.reason() == "never_started" => {}
+                        Err(error) => return Err(error.into()),
                     }
                 }
             }
@@ -130,14 +125,15 @@ pub(crate) async fn resume(args: PauseArgs, context: &Context) -> Outcome {
 }
 
 async fn set_paused(args: &PauseArgs, how: Interrupt, context: &Context) -> Outcome {
-    let executor = usage(context.names().of_kind(Kind::Executor, &args.executor))?;
+    let executor = usage(
+        context
+            .names()
+            .await?
+            .of_kind(Kind::Executor, &args.executor),
+    )?;
     context
-        .with_node(async |node| {
-            let told = node
-                .layer()
-                .interrupt(&executor, None, how)
-                .await
-                .map_err(fail)?;
+        .with_client(async |client| {
+            let told = client.interrupt(&executor, None, how).await?;
             Ok(say(&executor, None, &told))
         })
         .await

@@ -7,7 +7,7 @@ use portlayer::time::Timestamp;
 
 use super::TaskArg;
 use crate::cli::context::{Context, usage};
-use crate::cli::failure::{Exit, Outcome, fail};
+use crate::cli::failure::{Exit, Outcome};
 use crate::cli::output::{self, Streams};
 use crate::cli::parse;
 
@@ -43,8 +43,8 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Outcome {
         .map(|text| usage(parse::moment(text, Timestamp::now())))
         .transpose()?;
     context
-        .with_node(async |node| {
-            let (executor, task) = args.task.resolve(node, context).await?;
+        .with_client(async |client| {
+            let (executor, task) = args.task.resolve(client, context).await?;
             let query = LogQuery {
                 executor,
                 task,
@@ -57,10 +57,10 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Outcome {
                 tail: args.tail,
                 follow: args.follow,
             };
-            let mut chunks = node.layer().logs(&query).await.map_err(fail)?;
+            let mut chunks = client.logs(&query).await?;
             let mut streams = Streams::new();
             while let Some(chunk) = chunks.next().await {
-                let chunk = chunk.map_err(fail)?;
+                let chunk = chunk?;
                 if args.output.is_some() {
                     output::write_json_line(&json(&chunk))?;
                     continue;

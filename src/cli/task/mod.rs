@@ -8,7 +8,7 @@ pub(crate) mod ps;
 mod remove;
 pub(crate) mod run;
 mod session;
-mod signals;
+pub(crate) mod signals;
 mod start_failure;
 mod temporary;
 pub(crate) mod wait;
@@ -16,9 +16,10 @@ pub(crate) mod wait;
 use clap::Args;
 use portlayer::compose::Composition;
 use portlayer::element::{Body, ElementId, Kind};
+use portlayer_client::Client;
 
-use super::context::{Context, OpenNode, usage};
-use super::failure::{Failure, fail};
+use super::context::{Context, usage};
+use super::failure::Failure;
 pub(crate) use remove::executor as remove_executor;
 
 /// Which task of which executor.
@@ -34,21 +35,22 @@ impl TaskArg {
     /// The ids.
     async fn resolve(
         &self,
-        node: &OpenNode,
+        client: &Client,
         context: &Context,
     ) -> Result<(ElementId, ElementId), Failure> {
-        let executor = usage(context.names().of_kind(Kind::Executor, &self.executor))?;
+        let names = context.names().await?;
+        let executor = usage(names.of_kind(Kind::Executor, &self.executor))?;
         let task = match &self.task {
-            Some(text) => usage(context.names().of_kind(Kind::Task, text))?,
-            None => only_task(node, &executor).await?,
+            Some(text) => usage(names.of_kind(Kind::Task, text))?,
+            None => only_task(client, &executor).await?,
         };
         Ok((executor, task))
     }
 }
 
 /// The task of an executor that has one; tasks that took part once count only when none does now.
-async fn only_task(node: &OpenNode, executor: &ElementId) -> Result<ElementId, Failure> {
-    let composition = composition(node, executor).await?;
+async fn only_task(client: &Client, executor: &ElementId) -> Result<ElementId, Failure> {
+    let composition = composition(client, executor).await?;
     let joined = composition.joined.into_keys();
     let mut tasks: Vec<_> = joined.filter(|id| id.kind() == Kind::Task).collect();
     if tasks.is_empty() {
@@ -68,8 +70,8 @@ async fn only_task(node: &OpenNode, executor: &ElementId) -> Result<ElementId, F
 }
 
 /// The tasks that take or took part in an executor.
-async fn tasks(node: &OpenNode, executor: &ElementId) -> Result<Vec<ElementId>, Failure> {
-    let composition = composition(node, executor).await?;
+async fn tasks(client: &Client, executor: &ElementId) -> Result<Vec<ElementId>, Failure> {
+    let composition = composition(client, executor).await?;
     let mut tasks: Vec<ElementId> = composition
         .joined
         .into_keys()
@@ -81,8 +83,8 @@ async fn tasks(node: &OpenNode, executor: &ElementId) -> Result<Vec<ElementId>, 
     Ok(tasks)
 }
 
-async fn composition(node: &OpenNode, executor: &ElementId) -> Result<Composition, Failure> {
-    let element = node.layer().read(executor).await.map_err(fail)?;
+async fn composition(client: &Client, executor: &ElementId) -> Result<Composition, Failure> {
+    let element = client.read(executor).await?;
     match element.body {
         Body::Executor(body) => Ok(body.composition),
         _ => Err(Failure::usage(format!("{executor} is no executor"))),

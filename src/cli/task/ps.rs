@@ -4,7 +4,7 @@ use clap::Args;
 use portlayer::element::{Kind, ListQuery, MAX_PAGE};
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Exit, Outcome, fail};
+use crate::cli::failure::{Exit, Outcome};
 use crate::cli::filter::FilterArgs;
 use crate::cli::output::OutputArgs;
 use crate::cli::rows::RunRow;
@@ -30,10 +30,10 @@ pub(crate) async fn run(args: PsArgs, context: &Context) -> Outcome {
         ..ListQuery::default()
     };
     context
-        .with_node(async |node| {
+        .with_client(async |client| {
             let mut rows = Vec::new();
             loop {
-                let page = node.layer().list(query.clone()).await.map_err(fail)?;
+                let page = client.list(query.clone()).await?;
                 rows.extend(
                     page.items
                         .iter()

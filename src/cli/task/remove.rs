@@ -2,34 +2,29 @@
 
 use portlayer::compose::Interrupt;
 use portlayer::element::ElementId;
-use portlayer::error::DeleteError;
+use portlayer_client::Client;
 
-use crate::cli::context::OpenNode;
-use crate::cli::failure::{Failure, fail};
+use crate::cli::failure::Failure;
 
 /// Removes an executor; one that runs is stopped in stages first. Whether it was there.
-pub(crate) async fn executor(node: &OpenNode, id: &ElementId) -> Result<bool, Failure> {
-    let layer = node.layer();
-    match layer.delete(id).await {
+pub(crate) async fn executor(client: &Client, id: &ElementId) -> Result<bool, Failure> {
+    match client.delete(id).await {
         Ok(()) => return Ok(true),
-        Err(DeleteError::NotFound { .. }) => return Ok(false),
-        Err(DeleteError::InvalidState { .. }) => {}
-        Err(error) => return Err(fail(error)),
+        Err(error) if error.reason() == "not_found" => return Ok(false),
+        Err(error) if error.reason() == "invalid_state" => {}
+        Err(error) => return Err(error.into()),
     }
-    layer
-        .interrupt(id, None, Interrupt::Resume)
-        .await
-        .map_err(fail)?;
-    layer
+    client.interrupt(id, None, Interrupt::Resume).await?;
+    client
         .interrupt(id, None, Interrupt::Stop { how: None })
-        .await
-        .map_err(fail)?;
-    for task in super::tasks(node, id).await? {
-        match layer.wait(id, &task, None).await {
-            Ok(_) | Err(portlayer::compose::TaskError::NeverStarted { .. }) => {}
-            Err(error) => return Err(fail(error)),
+        .await?;
+    for task in super::tasks(client, id).await? {
+        match client.wait(id, &task, None).await {
+            Ok(_) => {}
+            Err(error) if error.reason() == "never_started" => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    layer.delete(id).await.map_err(fail)?;
+    client.delete(id).await?;
     Ok(true)
 }

@@ -6,17 +6,17 @@ use clap::Args;
 use portlayer::compose::{BindHow, JoinHow};
 use portlayer::element::{ElementId, ImageSpec, Kind, NewElement, Spec, VolumeSpec};
 use portlayer::task::ExitRecord;
-use portlayer_node::config::Backing;
+use portlayer_client::Client;
 
 use super::session::{Ended, Session};
 use super::signals::Signals;
 use super::start_failure;
 use super::temporary::Temporary;
-use crate::cli::context::{Context, OpenNode, usage};
+use crate::cli::context::{Context, usage};
 use crate::cli::exit_code;
-use crate::cli::failure::{Exit, Failure, OWN_FAILURE, Outcome, fail};
+use crate::cli::failure::{Exit, Failure, OWN_FAILURE, Outcome};
 use crate::cli::output::{self, Reporter};
-use crate::cli::parse::{self, MountArg};
+use crate::cli::parse::{self, MountArg, Names};
 use crate::cli::source;
 use crate::cli::task_flags::{ExecutorFlags, TaskFlags};
 use crate::cli::terminal::DetachKeys;
@@ -89,15 +89,15 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> Outcome {
     // Before anything is made: from here on a signal ends the command, not us half-way.
     let mut signals = Signals::listen()?;
     context
-        .with_node(async |node| {
+        .with_client(async |client| {
             let mut made = Temporary::default();
-            let ended = start_and_stay(&args, node, context, &mut made, &mut signals).await;
+            let ended = start_and_stay(&args, client, context, &mut made, &mut signals).await;
             match &ended {
                 Ok(Ran::Left) => made.keep(),
                 Ok(Ran::Ended(_)) if args.keep => made.keep(),
                 _ => {}
             }
-            let removed = made.remove(node).await;
+            let removed = made.remove(client).await;
             let outcome = match ended? {
                 Ran::Left => Ok(Exit::OK),
                 Ran::Ended(exit) => report(&args, &exit),
@@ -120,12 +120,12 @@ enum Ran {
 
 async fn start_and_stay(
     args: &RunArgs,
-    node: &OpenNode,
+    client: &Client,
     context: &Context,
     made: &mut Temporary,
     signals: &mut Signals,
 ) -> Result<Ran, Failure> {
-    let names = context.names();
+    let names = context.names().await?;
     let spec = args.task.spec(&args.argv)?;
     let (terminal, stdin) = (spec.terminal, spec.interaction.stdin);
     let executor = match &args.name {
@@ -133,54 +133,44 @@ async fn start_and_stay(
         None => usage(names.fresh(Kind::Executor, "run"))?,
     };
     let task = usage(names.of_kind(Kind::Task, executor.name()))?;
-    let image = image(args, node, context, made).await?;
+    let image = image(args, client, context, &names, made).await?;
 
     let new = NewElement::new(task.clone(), Spec::Task(Box::new(spec)));
-    made.create(node, new, None).await?;
+    made.create(client, new, None).await?;
     let new = NewElement::new(
         executor.clone(),
         Spec::Executor(Box::new(args.executor.spec())),
     );
-    let mounts = mounts(args, node, context, made, &executor).await?;
+    let mounts = mounts(args, client, &names, made, &executor).await?;
     // Last, so that it is removed first: it uses the others.
-    made.create(node, new, None).await?;
+    made.create(client, new, None).await?;
 
-    let layer = node.layer();
     let root = if args.read_only {
         JoinHow::read_only_root()
     } else {
         JoinHow::root()
     };
-    let mut handle = layer.compose(&executor).await.map_err(fail)?;
-    handle = layer.join(handle, &image, root).await.map_err(fail)?;
+    let mut handle = client.compose(&executor).await?;
+    handle = client.join(handle, &image, root).await?;
     for (id, how) in mounts {
-        handle = layer.join(handle, &id, how).await.map_err(fail)?;
+        handle = client.join(handle, &id, how).await?;
     }
     if let Some(network) = &args.network {
         let id = match network.as_str() {
             name if name.contains("://") => usage(names.of_kind(Kind::Network, name))?,
-            name => usage(names.any(&format!("network://node/{name}")))?,
+            name => usage(parse::any(&format!("network://node/{name}")))?,
         };
-        handle = layer
-            .join(handle, &id, JoinHow::network())
-            .await
-            .map_err(fail)?;
+        handle = client.join(handle, &id, JoinHow::network()).await?;
     }
-    handle = layer
-        .join(handle, &task, JoinHow::Task)
-        .await
-        .map_err(fail)?;
-    handle = layer
-        .bind(handle, None, BindHow::Plain)
-        .await
-        .map_err(fail)?;
-    let committed = layer.commit(handle).await.map_err(start_failure::of)?;
+    handle = client.join(handle, &task, JoinHow::Task).await?;
+    handle = client.bind(handle, None, BindHow::Plain).await?;
+    let committed = client.commit(handle).await.map_err(start_failure::of)?;
     if args.detach {
         output::write_out(&format!("{executor}\n"))?;
         return Ok(Ran::Left);
     }
     let session = Session {
-        node,
+        client,
         executor: &executor,
         task: &task,
         run: committed.runs.first().map(|run| run.run),
@@ -202,11 +192,11 @@ async fn start_and_stay(
 /// The image: one that is there, or a temporary one from a path.
 async fn image(
     args: &RunArgs,
-    node: &OpenNode,
+    client: &Client,
     context: &Context,
+    names: &Names,
     made: &mut Temporary,
 ) -> Result<ElementId, Failure> {
-    let names = context.names();
     if !is_path(&args.image) {
         return usage(names.of_kind(Kind::Image, &args.image));
     }
@@ -215,7 +205,7 @@ async fn image(
     let mut new = NewElement::new(id.clone(), Spec::Image(ImageSpec::default()));
     new.data = Some(source.data);
     let reporter = Reporter::new(context.progress, &args.image, source.bytes);
-    made.create(node, new, Some(reporter.sink())).await?;
+    made.create(client, new, Some(reporter.sink())).await?;
     Ok(id)
 }
 
@@ -229,25 +219,28 @@ fn is_path(text: &str) -> bool {
 /// What is mounted where; a tmpfs is a temporary volume in the first location made of memory.
 async fn mounts(
     args: &RunArgs,
-    node: &OpenNode,
-    context: &Context,
+    client: &Client,
+    names: &Names,
     made: &mut Temporary,
     executor: &ElementId,
 ) -> Result<Vec<(ElementId, JoinHow)>, Failure> {
-    let names = context.names();
     let mut mounts = Vec::new();
     for mount in args.volumes.iter().chain(&args.mounts).chain(&args.tmpfs) {
         let id = match &mount.volume {
             Some(text) => usage(names.of_kind(Kind::Volume, text))?,
             None => {
                 let name = format!("{}-tmpfs-{}", executor.name(), mounts.len());
-                let id = usage(memory(context, &name))?;
+                let id = usage(names.in_memory(&name))?;
                 let spec = VolumeSpec {
                     size_bytes: mount.tmpfs_bytes,
                     ..VolumeSpec::default()
                 };
-                made.create(node, NewElement::new(id.clone(), Spec::Volume(spec)), None)
-                    .await?;
+                made.create(
+                    client,
+                    NewElement::new(id.clone(), Spec::Volume(spec)),
+                    None,
+                )
+                .await?;
                 id
             }
         };
@@ -261,16 +254,6 @@ async fn mounts(
         mounts.push((id, how));
     }
     Ok(mounts)
-}
-
-fn memory(context: &Context, name: &str) -> Result<ElementId, String> {
-    let location = context
-        .config()
-        .locations
-        .iter()
-        .find(|location| matches!(location.backing, Backing::Tmpfs { .. }))
-        .ok_or("no location made of memory is configured, so there is no tmpfs")?;
-    ElementId::new(Kind::Volume, &location.name, name).map_err(|error| error.to_string())
 }
 
 /// Tells how it ended and mirrors it.

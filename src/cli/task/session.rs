@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use nix::libc;
-use portlayer::compose::{Interrupt, TaskError};
+use portlayer::compose::Interrupt;
 use portlayer::element::ElementId;
-use portlayer::runtime::{LogQuery, LogReader, LogStreams, SignalScope};
+use portlayer::runtime::{LogQuery, LogStreams, SignalScope};
 use portlayer::task::{ExitRecord, StopSpec};
+use portlayer_client::{Client, LogStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::signals::Signals;
-use crate::cli::context::OpenNode;
-use crate::cli::failure::{Failure, fail};
+use crate::cli::failure::Failure;
 use crate::cli::output::{self, Streams};
 use crate::cli::terminal::{self, DetachKeys, RawMode};
 
@@ -22,7 +23,7 @@ const PATIENCE: u32 = 3;
 
 /// A person at a task.
 pub(super) struct Session<'a> {
-    pub(super) node: &'a OpenNode,
+    pub(super) client: &'a Client,
     pub(super) executor: &'a ElementId,
     pub(super) task: &'a ElementId,
     /// The run, where it is known.
@@ -58,16 +59,16 @@ impl Session<'_> {
         if self.tty {
             self.resize().await;
         }
-        let mut output = self.output().await?;
         let left = Arc::new(Notify::new());
-        self.feed(raw.is_some(), left.clone()).await?;
+        // Ends with us: whoever feeds a task keeps its call open.
+        let (mut output, _feeding) = self.attach(raw.is_some(), left.clone()).await?;
         let mut streams = Streams::new();
         let mut interrupts = 0;
         loop {
             tokio::select! {
                 chunk = output.next() => match chunk {
                     Some(chunk) => {
-                        let chunk = chunk.map_err(fail)?;
+                        let chunk = chunk?;
                         if chunk.lost_bytes > 0 {
                             output::note(&format!("{} bytes of output were lost here", chunk.lost_bytes));
                         }
@@ -79,17 +80,55 @@ impl Session<'_> {
                 () = left.notified() => return Ok(Ended::Detached),
             }
         }
-        let layer = self.node.layer();
-        let mut wait = std::pin::pin!(layer.wait(self.executor, self.task, self.run));
+        let mut wait = std::pin::pin!(self.client.wait(self.executor, self.task, self.run));
         loop {
             tokio::select! {
-                exit = &mut wait => return Ok(Ended::Exit(Box::new(exit.map_err(fail)?))),
+                exit = &mut wait => return Ok(Ended::Exit(Box::new(exit?))),
                 number = signals.next() => self.signal(number, &mut interrupts).await?,
             }
         }
     }
 
-    async fn output(&self) -> Result<LogReader, Failure> {
+    /// The task's output; what is typed is passed on from now on, and `left` is told when the detach keys were.
+    async fn attach(
+        &self,
+        raw: bool,
+        left: Arc<Notify>,
+    ) -> Result<(LogStream, Option<AbortOnDropHandle<()>>), Failure> {
+        if !self.stdin {
+            return Ok((self.output().await?, None));
+        }
+        let (executor, task) = (self.executor, self.task);
+        let attached = match self.client.attach(executor, task, self.replay, true).await {
+            Ok(attached) => attached,
+            // It was faster than we.
+            Err(error) if error.reason() == "not_running" => {
+                return Ok((self.output().await?, None));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let feeding = attached.input.map(|input| {
+            let keys = raw.then(|| self.detach.clone());
+            AbortOnDropHandle::new(tokio::spawn(pass_on(input, keys, left)))
+        });
+        if feeding.is_none() {
+            output::note(&format!("{task} takes no input: it was created without -i"));
+        }
+        if let Some(ended) = attached.input_ended {
+            let task = task.clone();
+            tokio::spawn(async move {
+                // A task that reads no more is none of our business; the output is still to be seen.
+                if let Ok(Err(error)) = ended.await
+                    && error.reason() == "busy"
+                {
+                    output::note(&format!("somebody else feeds the input of {task}: {error}"));
+                }
+            });
+        }
+        Ok((attached.output, feeding))
+    }
+
+    async fn output(&self) -> Result<LogStream, Failure> {
         let query = LogQuery {
             executor: self.executor.clone(),
             task: self.task.clone(),
@@ -98,32 +137,7 @@ impl Session<'_> {
             tail: (!self.replay).then_some(0),
             follow: true,
         };
-        self.node.layer().logs(&query).await.map_err(fail)
-    }
-
-    /// Starts to pass on what is typed. `left` is told when the detach keys were.
-    async fn feed(&self, raw: bool, left: Arc<Notify>) -> Result<(), Failure> {
-        if !self.stdin {
-            return Ok(());
-        }
-        let layer = self.node.layer();
-        let attached = match layer.attach(self.executor, self.task, false, true).await {
-            Ok(attached) => attached,
-            // It was faster than we.
-            Err(TaskError::NotRunning { .. }) => return Ok(()),
-            Err(error) => return Err(fail(error)),
-        };
-        match attached.input {
-            Some(input) => {
-                let keys = raw.then(|| self.detach.clone());
-                tokio::spawn(pass_on(input, keys, left));
-            }
-            None => output::note(&format!(
-                "{} takes no input: it was created without -i",
-                self.task
-            )),
-        }
-        Ok(())
+        Ok(self.client.logs(&query).await?)
     }
 
     async fn signal(&self, number: i32, interrupts: &mut u32) -> Result<(), Failure> {
@@ -154,19 +168,17 @@ impl Session<'_> {
             Interrupt::Stop { how: None }
         };
         // A task that has just ended is no failure: the loop will see it.
-        self.node
-            .layer()
+        self.client
             .interrupt(self.executor, Some(self.task), how)
-            .await
-            .map(|_| ())
-            .map_err(fail)
+            .await?;
+        Ok(())
     }
 
     async fn resize(&self) {
         if let Some((columns, rows)) = terminal::size() {
-            let layer = self.node.layer();
+            let resized = self.client.resize(self.executor, self.task, columns, rows);
             // A terminal of the wrong size is better than none.
-            if let Err(error) = layer.resize(self.executor, self.task, columns, rows).await {
+            if let Err(error) = resized.await {
                 tracing::debug!(%error, "the terminal keeps its size");
             }
         }

@@ -18,13 +18,13 @@ const PROXIED: [i32; 6] = [
 ];
 
 /// What this process was told.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     received: SelectAll<BoxStream<'static, i32>>,
 }
 
 impl Signals {
     /// From now on these signals do not end this process but come from [`Signals::next`].
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         let streams = PROXIED
             .into_iter()
             .chain([libc::SIGWINCH])
@@ -39,6 +39,16 @@ impl Signals {
         Ok(Self {
             received: select_all(streams),
         })
+    }
+
+    /// The next one that would end a process. Dropping the future loses nothing.
+    pub(crate) async fn ending(&mut self) -> i32 {
+        loop {
+            let number = self.next().await;
+            if number != libc::SIGWINCH {
+                return number;
+            }
+        }
     }
 
     /// The next one. Dropping the future loses nothing.

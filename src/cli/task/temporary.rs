@@ -1,11 +1,10 @@
 //! Elements that are made for one run and go with it.
 
 use portlayer::element::{Descriptor, ElementId, Kind, NewElement};
-use portlayer::error::DeleteError;
 use portlayer::store::ProgressSink;
+use portlayer_client::Client;
 
-use crate::cli::context::OpenNode;
-use crate::cli::failure::{Failure, fail};
+use crate::cli::failure::Failure;
 
 /// What was made, in order.
 #[derive(Default)]
@@ -17,15 +16,14 @@ impl Temporary {
     /// Makes one.
     pub(super) async fn create(
         &mut self,
-        node: &OpenNode,
+        client: &Client,
         new: NewElement,
         progress: Option<ProgressSink>,
     ) -> Result<Descriptor, Failure> {
-        let layer = node.layer();
-        let created = layer
-            .create_with_progress(new, progress)
-            .await
-            .map_err(fail)?;
+        let created = match progress {
+            Some(progress) => client.create_with_progress(new, progress).await?,
+            None => client.create(new).await?,
+        };
         self.made.push(created.id.clone());
         Ok(created)
     }
@@ -36,15 +34,16 @@ impl Temporary {
     }
 
     /// Removes all of it, newest first; goes on after a failure and reports the first.
-    pub(super) async fn remove(self, node: &OpenNode) -> Result<(), Failure> {
+    pub(super) async fn remove(self, client: &Client) -> Result<(), Failure> {
         let mut failed = None;
         for id in self.made.iter().rev() {
             let removed = if id.kind() == Kind::Executor {
-                super::remove::executor(node, id).await.map(|_| ())
+                super::remove::executor(client, id).await.map(|_| ())
             } else {
-                match node.layer().delete(id).await {
-                    Ok(()) | Err(DeleteError::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(fail(error)),
+                match client.delete(id).await {
+                    Ok(()) => Ok(()),
+                    Err(error) if error.reason() == "not_found" => Ok(()),
+                    Err(error) => Err(error.into()),
                 }
             };
             if let Err(failure) = removed {

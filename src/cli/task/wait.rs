@@ -5,7 +5,7 @@ use clap::Args;
 use super::TaskArg;
 use crate::cli::context::Context;
 use crate::cli::exit_code;
-use crate::cli::failure::{Outcome, fail};
+use crate::cli::failure::Outcome;
 use crate::cli::output::OutputArgs;
 use crate::cli::rows;
 
@@ -23,13 +23,9 @@ pub(crate) struct WaitArgs {
 
 pub(crate) async fn run(args: WaitArgs, context: &Context) -> Outcome {
     context
-        .with_node(async |node| {
-            let (executor, task) = args.task.resolve(node, context).await?;
-            let exit = node
-                .layer()
-                .wait(&executor, &task, args.run)
-                .await
-                .map_err(fail)?;
+        .with_client(async |client| {
+            let (executor, task) = args.task.resolve(client, context).await?;
+            let exit = client.wait(&executor, &task, args.run).await?;
             context
                 .out(args.output)
                 .one(&exit, task.as_str(), &rows::exit_details(&exit))?;

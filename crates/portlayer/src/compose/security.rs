@@ -1,9 +1,10 @@
 //! The effective security profile of an executor: read off the very documents its containers are made from, so that what is
 //! shown is what runs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CommitError, Handle, oci, seccomp};
@@ -12,7 +13,7 @@ use crate::element::ElementId;
 use crate::runtime::IdRange;
 
 /// What keeps an executor apart from the host. See [`PortLayer::security`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Security {
     /// The executor.
     pub executor: ElementId,
@@ -37,7 +38,7 @@ pub struct Security {
     /// Places that cannot be written.
     pub read_only_paths: Vec<String>,
     /// Device nodes: `default` (null, zero, full, random, urandom, tty, ptmx) or `all`.
-    pub devices: &'static str,
+    pub devices: Cow<'static, str>,
     /// Kernel settings of its name spaces.
     pub sysctls: BTreeMap<String, String>,
     /// Limits as the OCI runtime gets them, without devices.
@@ -47,18 +48,18 @@ pub struct Security {
 }
 
 /// The filter of system calls.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Seccomp {
     /// Version of our list.
     pub version: u32,
     /// How many calls are allowed whatever their arguments.
     pub allowed: usize,
     /// What every call gets that is not allowed.
-    pub otherwise: &'static str,
+    pub otherwise: Cow<'static, str>,
 }
 
 /// What one task has of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskSecurity {
     /// Its user as it was asked for; empty = 0:0.
     pub user: String,
@@ -111,7 +112,7 @@ impl PortLayer {
             seccomp: filtered.then(|| Seccomp {
                 version: seccomp::VERSION,
                 allowed: seccomp::allowed(&bounding).len(),
-                otherwise: "EPERM",
+                otherwise: "EPERM".into(),
             }),
             apparmor: node
                 .host
@@ -125,7 +126,8 @@ impl PortLayer {
                 "all"
             } else {
                 "default"
-            },
+            }
+            .into(),
             sysctls: document
                 .pointer("/linux/sysctl")
                 .and_then(|value| serde_json::from_value(value.clone()).ok())
