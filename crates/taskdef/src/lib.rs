@@ -9,3 +9,6 @@ pub mod fetch;
 pub mod log;
 pub mod plan;
 pub mod run;
+
+#[cfg(test)]
+mod rehearsal;

@@ -1,113 +1,20 @@
-//! Cancelling, reasons and log lines on the fake engine. A process is a script of words: `echo X`, `sleep MS`, `hang`,
-//! `trap N`, `exit N`.
+//! Cancelling, reasons and log lines on the fake engine.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use portlayer::element::{ElementId, ImageSpec, Kind, ListQuery, NewElement, Spec};
-use portlayer::ledger::LedgerConfig;
-use portlayer::runtime::fake::FakeRuntime;
-use portlayer::store::memory::MemoryStore;
-use portlayer::store::{Location, Policy, Store};
-use portlayer::{Config, PortLayer};
+use portlayer::element::ElementId;
 use tokio_util::sync::CancellationToken;
 
-use crate::fetch::{Answer, Fetch, FetchError, Fetcher, SendFile, Validators};
-use crate::log::{LogLine, LogSink};
 use crate::plan::{Action, EmitProgress, Limits, Logs, Network, Plan, Root, Run};
-use crate::run::{Feature, Outcome, RunNames, RunSettings, Runner};
+use crate::rehearsal::{IMAGE, Rehearsal};
+use crate::run::{Feature, Outcome, RunNames};
 
-struct Nothing;
-
-#[async_trait]
-impl Fetch for Nothing {
-    async fn get(&self, _: &str, _: Option<&Validators>) -> Result<Answer, FetchError> {
-        Err(FetchError::Url)
-    }
-    async fn post_file(&self, _: &str, _: &SendFile<'_>) -> Result<(), FetchError> {
-        Err(FetchError::Url)
-    }
-    async fn post_json(&self, _: &str, _: Vec<u8>, _: Duration) -> Result<u16, FetchError> {
-        Err(FetchError::Url)
-    }
-}
-
-#[derive(Default)]
-struct Lines(Mutex<Vec<LogLine>>);
-
-impl LogSink for Lines {
-    fn emit(&self, line: LogLine) {
-        self.0.lock().unwrap().push(line);
-    }
-}
-
-struct Rig {
-    runner: Runner,
-    lines: Arc<Lines>,
-    layer: PortLayer,
-    engine: FakeRuntime,
-    _directory: tempfile::TempDir,
-}
-
-const IMAGE: &str = "image://images/fs";
+struct Rig(Rehearsal);
 
 impl Rig {
     async fn new(grace: Duration) -> Rig {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("root");
-        std::fs::create_dir_all(root.join("etc")).unwrap();
-        // Whoever runs the test, so that it need not be root.
-        let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
-        std::fs::write(
-            root.join("etc/passwd"),
-            format!("me:x:{uid}:{gid}::/home:/bin/sh\n"),
-        )
-        .unwrap();
-        std::fs::create_dir(root.join("home")).unwrap();
-        let engine = FakeRuntime::new();
-        engine.set_inside(root);
-        let location = |name: &str, kind, store| Location {
-            name: name.to_owned(),
-            kinds: vec![kind],
-            policy: Policy::ReadWrite,
-            store,
-        };
-        let bytes = || Some(Arc::new(MemoryStore::default()) as Arc<dyn Store>);
-        let layer = PortLayer::open(Config {
-            ledger: LedgerConfig::new(directory.path().join("ledger")),
-            networks: Vec::new(),
-            locations: vec![
-                location("images", Kind::Image, bytes()),
-                location("volumes", Kind::Volume, bytes()),
-                location("tasks", Kind::Task, None),
-                location("executors", Kind::Executor, None),
-            ],
-            runtime: Arc::new(engine.clone()),
-        })
-        .await
-        .unwrap();
-        let image = NewElement::new(IMAGE.parse().unwrap(), Spec::Image(ImageSpec::default()));
-        layer
-            .create(image.data(Cursor::new(b"bytes".to_vec())))
-            .await
-            .unwrap();
-        let lines = Arc::new(Lines::default());
-        let fetcher = Fetcher::new(Arc::new(Nothing), directory.path().join("spool")).unwrap();
-        let settings = RunSettings {
-            hold: vec!["hang".to_owned()],
-            grace,
-            ..RunSettings::default()
-        };
-        Rig {
-            runner: Runner::new(layer.clone(), Arc::new(fetcher), lines.clone(), settings),
-            lines,
-            layer,
-            engine,
-            _directory: directory,
-        }
+        Rig(Rehearsal::new(grace).await)
     }
 
     async fn perform(&self, action: Action, cancel: &CancellationToken) -> Outcome {
@@ -115,25 +22,10 @@ impl Rig {
             executor: "x".to_owned(),
             messages: None,
         };
-        let outcome = self.runner.run(&plan(action), &names, cancel).await;
+        let outcome = self.0.runner.run(&plan(action), &names, cancel).await;
         // Whatever happened, nothing of the run stays.
-        let listed = self
-            .layer
-            .list(ListQuery {
-                hidden: true,
-                limit: 100,
-                ..ListQuery::default()
-            })
-            .await
-            .unwrap();
-        let left: Vec<_> = listed
-            .items
-            .iter()
-            .map(|element| element.id.as_str())
-            .collect();
-        let made = |id: &&str| !id.contains("builtin") && !id.contains("//node/");
-        assert_eq!(left.into_iter().filter(made).collect::<Vec<_>>(), [IMAGE]);
-        self.layer.settle().await;
+        assert!(self.0.left().await.is_empty());
+        self.0.layer.settle().await;
         outcome
     }
 
@@ -145,16 +37,7 @@ impl Rig {
     }
 
     fn lines(&self) -> Vec<String> {
-        let lines = self.lines.0.lock().unwrap();
-        let shown = |line: &LogLine| {
-            format!(
-                "{}{}: {}",
-                line.source,
-                if line.stderr { "!" } else { "" },
-                line.text
-            )
-        };
-        lines.iter().map(shown).collect()
+        self.0.lines()
     }
 }
 
@@ -384,6 +267,7 @@ async fn what_the_node_cannot_do_is_refused_and_not_left_out() {
     let mut unprivileged = plan(run("exit 0"));
     unprivileged.privileged = false;
     let outcome = rig
+        .0
         .runner
         .run(&unprivileged, &names, &CancellationToken::new())
         .await;
@@ -395,7 +279,8 @@ async fn what_the_node_cannot_do_is_refused_and_not_left_out() {
         }
     );
     assert!(
-        rig.engine
+        rig.0
+            .engine
             .journal()
             .iter()
             .all(|call| !call.starts_with("create_container"))

@@ -304,3 +304,6 @@ impl From<ReadError> for TaskError {
         TaskError::Read(source)
     }
 }
+
+#[cfg(test)]
+mod tests;
