@@ -7,6 +7,7 @@
 #![allow(clippy::print_stderr, reason = "a test may say what it saw")]
 
 mod cli;
+mod diego;
 mod isolation;
 mod network;
 mod node;

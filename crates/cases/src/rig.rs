@@ -86,8 +86,7 @@ impl Rig {
             ..Settings::default()
         };
         // What the core cannot do yet; printed, so that nobody takes it for done.
-        let unenforced =
-            BTreeSet::from([Feature::UserNamespace, Feature::DiskQuota, Feature::Egress]);
+        let unenforced = BTreeSet::from([Feature::DiskQuota, Feature::Egress]);
         let log = Arc::new(Log::default());
         let fetcher = Fetcher::new(Arc::new(Http::new()?), directory.path().join("spool"))?;
         let run = RunSettings {

@@ -264,18 +264,18 @@ async fn what_the_node_cannot_do_is_refused_and_not_left_out() {
         executor: "x".to_owned(),
         messages: None,
     };
-    let mut unprivileged = plan(run("exit 0"));
-    unprivileged.privileged = false;
+    let mut bounded = plan(run("exit 0"));
+    bounded.limits.disk_bytes = Some(1 << 20);
     let outcome = rig
         .0
         .runner
-        .run(&unprivileged, &names, &CancellationToken::new())
+        .run(&bounded, &names, &CancellationToken::new())
         .await;
     let error = outcome.result.unwrap_err();
     assert_eq!(
         error,
         crate::run::RunError::Unsupported {
-            feature: Feature::UserNamespace
+            feature: Feature::DiskQuota
         }
     );
     assert!(

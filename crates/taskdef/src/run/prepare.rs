@@ -51,7 +51,6 @@ impl Runner {
     /// What the core cannot do yet is refused, or left out by the operator's leave; never in silence.
     fn check_features(&self, plan: &Plan) -> Result<(), RunError> {
         let wanted = [
-            (Feature::UserNamespace, !plan.privileged),
             (Feature::DiskQuota, plan.limits.disk_bytes.is_some()),
             (Feature::Egress, !plan.network.egress.is_empty()),
         ];

@@ -138,3 +138,74 @@ fn weights_and_limits() {
     assert_eq!(limits_of(r#""cpu_weight":42"#).cpu_shares, Some(430));
     assert_eq!(limits_of(r#""cpu_weight":1"#).cpu_shares, Some(10));
 }
+
+/// JSON with Diego's own names in it, of any shape.
+fn json() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+    use proptest::prelude::*;
+    use serde_json::Value;
+    const NAMES: [&str; 24] = [
+        "task_guid",
+        "domain",
+        "rootfs",
+        "env",
+        "name",
+        "value",
+        "action",
+        "run",
+        "path",
+        "user",
+        "download",
+        "upload",
+        "from",
+        "to",
+        "timeout",
+        "timeout_ms",
+        "parallel",
+        "serial",
+        "actions",
+        "egress_rules",
+        "protocol",
+        "destinations",
+        "ports",
+        "image_layers",
+    ];
+    let text = prop_oneof![
+        Just("preloaded:fs".to_owned()),
+        Just("tcp".to_owned()),
+        Just("1.2.3.4".to_owned()),
+        ".{0,8}"
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        text.prop_map(Value::from)
+    ];
+    leaf.prop_recursive(6, 64, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((proptest::sample::select(NAMES.to_vec()), inner), 0..6)
+                .prop_map(|entries| Value::Object(
+                    entries
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect()
+                )),
+        ]
+    })
+}
+
+proptest::proptest! {
+    /// Whatever is sent, there is an answer; and what is valid can be planned.
+    #[test]
+    fn arbitrary_json_never_panics(value in json(), text in ".{0,64}") {
+        let rules = crate::diego::Rules::default();
+        let _ = read_json(text.as_bytes(), &rules);
+        if let Ok(desired) = read_json(value.to_string().as_bytes(), &rules) {
+            let definition = desired.definition.as_deref().unwrap();
+            if let Err(error) = plan(&desired.task_guid, definition, &settings()) {
+                proptest::prop_assert!(!matches!(error, PlanError::NotValidated { .. }), "{}", error);
+            }
+        }
+    }
+}
