@@ -22,6 +22,20 @@ for arg in "$@"; do
 done
 "#;
 
+/// Debian's busybox has an `nc` without `-z`: a connection that is closed at once is the same.
+const NC: &str = r#"#!/bin/sh
+zero=; wait=5
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -z) zero=1; shift ;;
+    -w) wait=$2; shift 2 ;;
+    *) break ;;
+  esac
+done
+[ -n "$zero" ] && exec busybox nc -w "$wait" "$@" -e /bin/true
+exec busybox nc -w "$wait" "$@"
+"#;
+
 /// What the fixture builder writes as its metadata.
 pub(crate) const BUILDER_METADATA: &str =
     r#"{"lifecycle_type":"buildpack","process_types":{"web":"run"}}"#;
@@ -56,6 +70,7 @@ pub(crate) fn root_file_system() -> Result<Vec<u8>> {
         }
         tar = match applet.as_str() {
             // Usable by a normal user.
+            "nc" => tar.file("bin/nc", 0o755, NC.as_bytes()),
             "ping" => tar.file("bin/ping", 0o4755, &binary),
             applet => tar.symlink(&format!("bin/{applet}"), "busybox"),
         };

@@ -12,6 +12,7 @@ mod observed;
 mod rig;
 mod server;
 mod table;
+mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use portlayer::element::{ElementId, ImageSpec, Kind, ListQuery, NewElement, Spec};
+use portlayer::network::NetworkSpec;
 use portlayer_node::Node;
 use portlayer_node::config::Config;
 use portlayer_taskdef::diego::{Settings, Tasks, Timers};
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::fixtures;
 use crate::server::Server;
+use crate::world::{self, World};
 
 /// Everything the cases share.
 pub(crate) struct Rig {
@@ -27,6 +29,7 @@ pub(crate) struct Rig {
     pub(crate) log: Arc<Log>,
     sums: BTreeMap<String, String>,
     unenforced: BTreeSet<Feature>,
+    _world: World,
     _directory: tempfile::TempDir,
 }
 
@@ -61,7 +64,14 @@ impl Rig {
         let directory = tempfile::Builder::new()
             .prefix("pl-")
             .tempdir_in("/var/tmp")?;
-        let node = portlayer_node::open(&Config::new(directory.path().join("node"))).await;
+        let world = World::new()?;
+        let mut config = Config::new(directory.path().join("node"));
+        let subnet = "10.254.0.0/16".parse().map_err(anyhow::Error::msg)?;
+        config
+            .networks
+            .push(NetworkSpec::new("tasks", Some(subnet), None));
+        config.engine.network_namespace = Some(world.home());
+        let node = portlayer_node::open(&config).await;
         let node = node.context("opening a node (needs root and containerd)")?;
         let image: ElementId = "image://images/cflinuxfs4".parse()?;
         let root = Cursor::new(fixtures::root_file_system()?);
@@ -86,11 +96,12 @@ impl Rig {
             ..Settings::default()
         };
         // What the core cannot do yet; printed, so that nobody takes it for done.
-        let unenforced = BTreeSet::from([Feature::DiskQuota, Feature::Egress]);
+        let unenforced = BTreeSet::from([Feature::DiskQuota]);
         let log = Arc::new(Log::default());
         let fetcher = Fetcher::new(Arc::new(Http::new()?), directory.path().join("spool"))?;
         let run = RunSettings {
             unenforced: unenforced.clone(),
+            network: Some("network://node/tasks".parse()?),
             ..RunSettings::default()
         };
         let runner = Runner::new(
@@ -108,6 +119,7 @@ impl Rig {
             log,
             sums,
             unenforced,
+            _world: world,
             _directory: directory,
         })
     }
@@ -124,10 +136,11 @@ impl Rig {
                 "\"grep -q '^ *0 *0 *4294967295$' /proc/self/uid_map\"",
             );
         }
-        // No peer in another network yet: an address of the documentation block, where nobody is.
+        // Debian's busybox shell takes its own applet, which has no -z, before what PATH finds.
         text = text
-            .replace("@PEER_RANGE@", "192.0.2.1-192.0.2.9")
-            .replace("@PEER@", "192.0.2.5");
+            .replace("nc -w", "/bin/nc -w")
+            .replace("@PEER_RANGE@", world::PEER_RANGE)
+            .replace("@PEER@", world::PEER);
         for (name, sum) in &self.sums {
             text = text.replace(&format!("@SHA256:{name}@"), sum);
         }
@@ -166,9 +179,15 @@ impl Rig {
     pub(crate) async fn close(self) -> Result<()> {
         self.tasks.close().await;
         let left = self.executors().await?;
-        let Self { node, tasks, .. } = self;
+        let Self {
+            node,
+            tasks,
+            _world: world,
+            ..
+        } = self;
         drop(tasks);
         node.remove().await.context("removing the node")?;
+        drop(world);
         ensure!(left.is_empty(), "executors were left: {}", left.join(", "));
         Ok(())
     }

@@ -22,7 +22,7 @@ pub struct Plan {
     /// Environment of every process, after the image's and before an action's own.
     pub env: Vec<(String, String)>,
     /// Environment of every process, after an action's own: nothing overrides it.
-    pub forced_env: Vec<(String, String)>,
+    pub forced_env: Vec<(String, EnvValue)>,
     /// Limits of all processes together.
     pub limits: Limits,
     /// Root in the container is root on the host.
@@ -39,6 +39,15 @@ pub struct Plan {
     pub placement_tags: Vec<String>,
     /// Host name inside.
     pub hostname: Option<String>,
+}
+
+/// The value of a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// This text.
+    Text(String),
+    /// The address the executor is given when it joins a network, else this text.
+    Address(String),
 }
 
 /// The root file system.

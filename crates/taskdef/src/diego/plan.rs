@@ -14,8 +14,9 @@ use super::schema::{
 use super::settings::Settings;
 use super::validate::Destination;
 use crate::plan::{
-    Action, Algorithm, Archive, Checksum, Credentials, Download, EgressRule, EmitProgress, Format,
-    Limits, Logs, Mount, MountSource, Network, Output, Plan, Protocol, Root, Run, Upload,
+    Action, Algorithm, Archive, Checksum, Credentials, Download, EgressRule, EmitProgress,
+    EnvValue, Format, Limits, Logs, Mount, MountSource, Network, Output, Plan, Protocol, Root, Run,
+    Upload,
 };
 
 /// Where volume mounted files appear.
@@ -229,14 +230,14 @@ fn volumes(definition: &TaskDefinition, settings: &Settings) -> Result<Vec<Mount
     mounts.collect()
 }
 
-fn forced_env(settings: &Settings) -> Vec<(String, String)> {
+fn forced_env(settings: &Settings) -> Vec<(String, EnvValue)> {
     let address = settings.node_address.clone();
     [
-        ("CF_INSTANCE_IP", address.clone()),
-        ("CF_INSTANCE_INTERNAL_IP", address),
-        ("CF_INSTANCE_PORT", String::new()),
-        ("CF_INSTANCE_ADDR", String::new()),
-        ("CF_INSTANCE_PORTS", "[]".to_owned()),
+        ("CF_INSTANCE_IP", EnvValue::Text(address.clone())),
+        ("CF_INSTANCE_INTERNAL_IP", EnvValue::Address(address)),
+        ("CF_INSTANCE_PORT", EnvValue::Text(String::new())),
+        ("CF_INSTANCE_ADDR", EnvValue::Text(String::new())),
+        ("CF_INSTANCE_PORTS", EnvValue::Text("[]".to_owned())),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()

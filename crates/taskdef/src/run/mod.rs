@@ -5,6 +5,7 @@
 
 mod container;
 mod inside;
+mod network;
 mod outputs;
 mod prepare;
 mod users;
@@ -58,6 +59,8 @@ pub struct RunSettings {
     pub executors: String,
     /// Location of volumes: shared archives and files of a run.
     pub volumes: String,
+    /// The network executors join, with the rules of their plan; `None` = a loopback and nothing else.
+    pub network: Option<ElementId>,
     /// A program that every container has and that only waits until SIGTERM: init without a program.
     pub hold: Vec<String>,
     /// Between SIGTERM and SIGKILL; Diego does not go below 10 s.
@@ -72,6 +75,7 @@ impl Default for RunSettings {
             tasks: "tasks".to_owned(),
             executors: "executors".to_owned(),
             volumes: "volumes".to_owned(),
+            network: None,
             hold: vec!["/dev/.portlayer/init".to_owned()],
             grace: Duration::from_secs(10),
             unenforced: BTreeSet::new(),

@@ -12,7 +12,7 @@ use portlayer::task::{ExecutorSpec, Isolation, Limits, LogChoice, StopSpec, Task
 use tokio_util::sync::CancellationToken;
 
 use super::container::{Container, ContainerError, chain};
-use super::{Feature, RunError, Runner};
+use super::{Feature, RunError, Runner, network};
 use crate::action::ActionError;
 use crate::fetch::{FetchError, Packing, packing, size, tar_of_zip};
 use crate::log::Streamer;
@@ -35,14 +35,14 @@ impl Runner {
         let (image, image_env) = self.root(&plan.root).await?;
         let volumes = self.mounts(plan, executor, log, cancel).await?;
         let created = self.create(plan, executor, &image, &volumes).await;
-        created.map_err(|error| RunError::Container(error.to_string()))?;
+        let address = created.map_err(|error| RunError::Container(error.to_string()))?;
         Ok(Container {
             layer: self.layer.clone(),
             executor: executor.clone(),
             tasks: self.settings.tasks.clone(),
             image_env,
             env: plan.env.clone(),
-            forced_env: plan.forced_env.clone(),
+            forced_env: network::forced_env(&plan.forced_env, address.as_deref()),
             grace: self.settings.grace,
             count: AtomicU32::new(0),
         })
@@ -52,7 +52,10 @@ impl Runner {
     fn check_features(&self, plan: &Plan) -> Result<(), RunError> {
         let wanted = [
             (Feature::DiskQuota, plan.limits.disk_bytes.is_some()),
-            (Feature::Egress, !plan.network.egress.is_empty()),
+            (
+                Feature::Egress,
+                self.settings.network.is_none() && !plan.network.egress.is_empty(),
+            ),
         ];
         for (feature, wanted) in wanted {
             if wanted && !self.settings.unenforced.contains(&feature) {
@@ -207,7 +210,7 @@ impl Runner {
         executor: &ElementId,
         image: &ElementId,
         volumes: &[(ElementId, JoinHow)],
-    ) -> Result<(), ContainerError> {
+    ) -> Result<Option<String>, ContainerError> {
         let spec = ExecutorSpec {
             hostname: plan.hostname.clone(),
             limits: Limits {
@@ -271,6 +274,10 @@ impl Runner {
                 .await
                 .map_err(compose)?;
         }
+        if let Some(id) = &self.settings.network {
+            let how = JoinHow::Network(network::wanted(&plan.network));
+            handle = layer.join(handle, id, how).await.map_err(compose)?;
+        }
         handle = layer
             .join(handle, &hold, JoinHow::Task)
             .await
@@ -280,7 +287,10 @@ impl Runner {
             .await
             .map_err(compose)?;
         layer.commit(handle).await?;
-        Ok(())
+        match &self.settings.network {
+            Some(_) => network::address(layer, executor).await,
+            None => Ok(None),
+        }
     }
 }
 
