@@ -1,6 +1,6 @@
 //! A node with Diego's tasks on it, and archives that come from memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use portlayer_runtime::layout;
 use portlayer_taskdef::diego::{Settings, State, Task, TaskEvent, Tasks, read_json};
 use portlayer_taskdef::fetch::{Answer, Fetch, FetchError, Fetcher, SendFile, Validators};
 use portlayer_taskdef::log::NoLog;
-use portlayer_taskdef::run::{Feature, RunSettings, Runner};
+use portlayer_taskdef::run::{RunSettings, Runner};
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nvcap:x:2000:2000::/home/vcap:/bin/sh\n";
 
@@ -75,15 +75,11 @@ impl Stage {
             .await
             .unwrap();
         let fetcher = Fetcher::new(Arc::new(Memory), directory.path().join("spool")).unwrap();
-        let run = RunSettings {
-            unenforced: BTreeSet::from([Feature::DiskQuota]),
-            ..RunSettings::default()
-        };
         let runner = Runner::new(
             node.port_layer.clone(),
             Arc::new(fetcher),
             Arc::new(NoLog),
-            run,
+            RunSettings::default(),
         );
         let settings = Settings {
             preloaded: BTreeMap::from([("fs".to_owned(), image)]),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use portlayer::element::ElementId;
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::{Action, EmitProgress, Limits, Logs, Network, Plan, Root, Run};
+use crate::plan::{
+    Action, EgressRule, EmitProgress, Limits, Logs, Network, Plan, Protocol, Root, Run,
+};
 use crate::rehearsal::{IMAGE, Rehearsal};
 use crate::run::{Feature, Outcome, RunNames};
 
@@ -264,18 +266,22 @@ async fn what_the_node_cannot_do_is_refused_and_not_left_out() {
         executor: "x".to_owned(),
         messages: None,
     };
-    let mut bounded = plan(run("exit 0"));
-    bounded.limits.disk_bytes = Some(1 << 20);
+    let mut connected = plan(run("exit 0"));
+    connected.network.egress.push(EgressRule {
+        protocol: Protocol::All,
+        destinations: Vec::new(),
+        log: false,
+    });
     let outcome = rig
         .0
         .runner
-        .run(&bounded, &names, &CancellationToken::new())
+        .run(&connected, &names, &CancellationToken::new())
         .await;
     let error = outcome.result.unwrap_err();
     assert_eq!(
         error,
         crate::run::RunError::Unsupported {
-            feature: Feature::DiskQuota
+            feature: Feature::Egress
         }
     );
     assert!(

@@ -34,8 +34,6 @@ use crate::plan::Plan;
 /// allows it to go without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
-    /// A bound of what is written over the root file system.
-    DiskQuota,
     /// Rules of what may be reached.
     Egress,
 }
@@ -44,7 +42,6 @@ impl Feature {
     /// The field of a plan that asks for it.
     pub const fn field(self) -> &'static str {
         match self {
-            Feature::DiskQuota => "limits.disk_bytes",
             Feature::Egress => "network.egress",
         }
     }

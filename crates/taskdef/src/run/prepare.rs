@@ -50,13 +50,10 @@ impl Runner {
 
     /// What the core cannot do yet is refused, or left out by the operator's leave; never in silence.
     fn check_features(&self, plan: &Plan) -> Result<(), RunError> {
-        let wanted = [
-            (Feature::DiskQuota, plan.limits.disk_bytes.is_some()),
-            (
-                Feature::Egress,
-                self.settings.network.is_none() && !plan.network.egress.is_empty(),
-            ),
-        ];
+        let wanted = [(
+            Feature::Egress,
+            self.settings.network.is_none() && !plan.network.egress.is_empty(),
+        )];
         for (feature, wanted) in wanted {
             if wanted && !self.settings.unenforced.contains(&feature) {
                 return Err(RunError::Unsupported { feature });
@@ -218,13 +215,16 @@ impl Runner {
                 memory_swap_bytes: plan.limits.memory_bytes,
                 cpu_shares: plan.limits.cpu_shares,
                 cpu_quota_us: None,
+                disk_bytes: plan
+                    .limits
+                    .disk_bytes
+                    .map(|bytes| bytes.max(LEAST_DISK_BYTES)),
+                disk_inodes: None,
                 pids: Some(
                     plan.limits
                         .pids
                         .map_or(UNLIMITED_PIDS, |pids| pids.saturating_add(OWN_PIDS)),
                 ),
-                disk_bytes: None,
-                disk_inodes: None,
             },
             isolation: Isolation {
                 privileged: plan.privileged,
@@ -293,6 +293,9 @@ impl Runner {
         }
     }
 }
+
+/// The smallest writable layer the port layer makes; what asks for less gets this.
+const LEAST_DISK_BYTES: u64 = 4 << 20;
 
 /// What "no limit" of processes is for the core: the largest number a kernel gives out.
 const UNLIMITED_PIDS: u32 = 4_194_304;
