@@ -11,6 +11,7 @@ mod diego;
 mod isolation;
 mod network;
 mod node;
+mod serve;
 mod support;
 mod tidy;
 mod workflows;

@@ -229,4 +229,46 @@ mod tests {
         );
         assert_eq!(denied(read, None).as_deref(), Some("peer_not_allowed"));
     }
+
+    /// A new call stands here or in [`LOOKING`].
+    const CHANGING: [&str; 12] = [
+        "/portlayer.v1.CompositionsService/Commit",
+        "/portlayer.v1.ElementsService/Create",
+        "/portlayer.v1.ElementsService/Delete",
+        "/portlayer.v1.ElementsService/EnsureFreespace",
+        "/portlayer.v1.ElementsService/Import",
+        "/portlayer.v1.ElementsService/Update",
+        "/portlayer.v1.NodeService/Sweep",
+        "/portlayer.v1.TasksService/Attach",
+        "/portlayer.v1.TasksService/Exec",
+        "/portlayer.v1.TasksService/Interrupt",
+        "/portlayer.v1.TasksService/Resize",
+        "/portlayer.v1.TasksService/Run",
+    ];
+
+    #[test]
+    fn every_call_looks_or_changes() {
+        use prost::Message;
+        let set = prost_types::FileDescriptorSet::decode(portlayer_proto::DESCRIPTORS).unwrap();
+        let mut changing = Vec::new();
+        let mut looking = 0;
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    if LOOKING.contains(&path.as_str()) {
+                        looking += 1;
+                    } else {
+                        changing.push(path);
+                    }
+                }
+            }
+        }
+        changing.sort();
+        assert_eq!(changing, CHANGING);
+        let ours = LOOKING
+            .iter()
+            .filter(|path| path.starts_with("/portlayer.v1."));
+        assert_eq!(looking, ours.count(), "a path that is no call");
+    }
 }

@@ -101,11 +101,12 @@ async fn serve_all(
     tracing::info!(calls = server.calls(), "draining");
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
     server.drain();
-    let drained = async { while serving.join_next().await.is_some() {} };
+    let mut drained = Box::pin(async { while serving.join_next().await.is_some() {} });
     let limit = Duration::from_secs(config.serve.drain_seconds);
-    if tokio::time::timeout(limit, drained).await.is_err() {
-        tracing::warn!(calls = server.calls(), "calls were cut off");
-        serving.shutdown().await;
+    if tokio::time::timeout(limit, &mut drained).await.is_err() {
+        tracing::warn!(calls = server.calls(), "calls are cut off");
+        server.cut_off();
+        drained.await;
     }
     match failed {
         Some(Ok(ended)) => Ok(ended?),

@@ -84,14 +84,14 @@ impl ElementsService for Elements {
             return Err(bad(wire::missing("header")));
         };
         let new = new_element("header.element", header.element)?;
-        let pieces = parts.map(|part| match part {
-            Ok(v1::ImportRequest {
-                part: Some(Part::Data(data)),
-            }) => Ok(data),
-            Ok(_) => Err(std::io::Error::other("only data may follow the header")),
-            // The caller went away: what came is not all.
-            Err(status) => Err(std::io::Error::other(status)),
-        });
+        let pieces = Box::pin(stream::unfold(Some(parts), |parts| async move {
+            let mut parts = parts?;
+            match piece(parts.message().await) {
+                Ok(Some(data)) => Some((Ok(data), Some(parts))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        }));
         let new = new.data(StreamReader::new(pieces));
         let (answers, answered) = mpsc::channel(PROGRESS);
         let made = import(layer, new, header.progress, answers);
@@ -223,6 +223,26 @@ impl ElementsService for Elements {
         Ok(Response::new(v1::HistoryResponse {
             rows: wire::all_into(rows),
         }))
+    }
+}
+
+/// The data in a message; `None` = they are whole. A caller that gives up, or goes away, sends no end: to us it looks
+/// like the end of its stream.
+fn piece(
+    part: Result<Option<v1::ImportRequest>, Status>,
+) -> Result<Option<bytes::Bytes>, std::io::Error> {
+    use v1::import_request::Part;
+    match part.map_err(std::io::Error::other)? {
+        Some(v1::ImportRequest {
+            part: Some(Part::Data(data)),
+        }) => Ok(Some(data)),
+        Some(v1::ImportRequest {
+            part: Some(Part::End(_)),
+        }) => Ok(None),
+        Some(_) => Err(std::io::Error::other(
+            "only data and their end may follow the header",
+        )),
+        None => Err(std::io::ErrorKind::UnexpectedEof.into()),
     }
 }
 

@@ -91,6 +91,8 @@ struct Shared {
     started: Timestamp,
     /// Cancelled when it drains.
     drain: CancellationToken,
+    /// Cancelled when it waits for calls no longer.
+    cut: CancellationToken,
     calls: Arc<AtomicU64>,
     subscriptions: Arc<AtomicU64>,
     engine_available: AtomicBool,
@@ -106,6 +108,7 @@ impl Server {
             access,
             started: Timestamp::now(),
             drain: CancellationToken::new(),
+            cut: CancellationToken::new(),
             calls: Arc::default(),
             subscriptions: Arc::default(),
             engine_available: AtomicBool::new(true),
@@ -139,6 +142,7 @@ impl Server {
             origin,
         };
         let stop = self.shared.drain.clone().cancelled_owned();
+        let cut = self.shared.cut.clone();
         let server = tonic::transport::Server::builder()
             // Data is streamed: the default windows of 64 KiB would stop it at every turn.
             .initial_stream_window_size(1 << 20)
@@ -147,20 +151,20 @@ impl Server {
             .tcp_nodelay(true);
         let served = match listener.0 {
             listen::Kind::Unix(listener) => {
-                let incoming = listen::unix_connections(listener);
+                let incoming = listen::unix_connections(listener, cut);
                 let mut server = server.layer(gate(auth::Origin::Unix));
                 let router = server.add_routes(self.routes.clone());
                 router.serve_with_incoming_shutdown(incoming, stop).await
             }
             listen::Kind::Tls { listener, settings } => {
                 let server = server.tls_config(*settings).map_err(ServeError::Tls)?;
-                let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+                let incoming = listen::tcp_connections(listener, cut);
                 let mut server = server.layer(gate(auth::Origin::Tls));
                 let router = server.add_routes(self.routes.clone());
                 router.serve_with_incoming_shutdown(incoming, stop).await
             }
             listen::Kind::Pipe(pipe) => {
-                let incoming = listen::one_connection(pipe);
+                let incoming = listen::one_connection(pipe, &cut);
                 let mut server = server.layer(gate(auth::Origin::Embedded));
                 let router = server.add_routes(self.routes.clone());
                 router.serve_with_incoming_shutdown(incoming, stop).await
@@ -185,6 +189,12 @@ impl Server {
     /// Begins to drain. Idempotent; returns at once.
     pub fn drain(&self) {
         self.shared.drain.cancel();
+    }
+
+    /// Drains and cuts every connection off. Idempotent; returns at once.
+    pub fn cut_off(&self) {
+        self.drain();
+        self.shared.cut.cancel();
     }
 
     /// Calls in flight, streams included.

@@ -14,6 +14,7 @@ use portlayer_proto::v1::attach_request::Message as Ask;
 use portlayer_proto::v1::attach_response::Message as Answer;
 use portlayer_proto::v1::tasks_service_server::TasksService;
 use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::compositions::committed;
@@ -113,8 +114,10 @@ impl TasksService for Tasks {
             executor,
             task,
         };
-        // Ends with the caller's stream.
-        tokio::spawn(talk.listen(asks, input));
+        // Ends with the caller's stream or with the answers, whichever is first.
+        let over = CancellationToken::new();
+        let answering = over.clone().drop_guard();
+        tokio::spawn(over.run_until_cancelled_owned(talk.listen(asks, input)));
         let ended = async move {
             match input_ended {
                 Some(ended) => ended.await.ok(),
@@ -134,6 +137,11 @@ impl TasksService for Tasks {
             .take_while(|message| std::future::ready(message.is_some()))
             .filter_map(std::future::ready);
         let all = futures::stream::iter([started]).chain(both);
+        let all = all.map(move |answer| {
+            // Lives as long as the answers.
+            let _answering = &answering;
+            answer
+        });
         Ok(Response::new(self.0.until_draining(all)))
     }
 

@@ -95,7 +95,7 @@ impl Client {
         };
         tokio::select! {
             biased;
-            // Ends the call without its end: so the server knows that data are missing.
+            // Gives the call up before the end of the data: nothing is made.
             Ok(error) = failure => Err(Error::Data(error)),
             done = imported => done,
         }
@@ -248,7 +248,7 @@ impl Client {
     }
 }
 
-/// The parts of an import. When the data fail the stream does not end, for an end would mean that they were whole.
+/// The parts of an import. When the data fail there is no end: the caller of this gives the call up.
 fn parts(
     header: v1::ImportHeader,
     data: DataStream,
@@ -258,20 +258,18 @@ fn parts(
     let part = |part| v1::ImportRequest { part: Some(part) };
     let first = stream::once(std::future::ready(part(Part::Header(header))));
     let pieces = ReaderStream::with_capacity(data, PIECE);
-    let rest = stream::unfold(
-        (pieces, Some(failed)),
-        move |(mut pieces, mut failed)| async move {
-            match pieces.next().await? {
-                Ok(piece) => Some((part(Part::Data(piece)), (pieces, failed))),
-                Err(error) => {
-                    if let Some(failed) = failed.take() {
-                        // Nobody listens only when the call is over.
-                        let _ = failed.send(error);
-                    }
-                    std::future::pending().await
-                }
+    let state = Some((pieces, failed));
+    let rest = stream::unfold(state, move |state| async move {
+        let (mut pieces, failed) = state?;
+        match pieces.next().await {
+            Some(Ok(piece)) => Some((part(Part::Data(piece)), Some((pieces, failed)))),
+            None => Some((part(Part::End(v1::ImportEnd {})), None)),
+            Some(Err(error)) => {
+                // Nobody listens only when the call is over.
+                let _ = failed.send(error);
+                std::future::pending().await
             }
-        },
-    );
+        }
+    });
     first.chain(rest)
 }
