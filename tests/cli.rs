@@ -8,6 +8,7 @@ mod elements;
 mod events;
 mod fixture;
 mod interact;
+mod metrics;
 mod run;
 
 pub(crate) use fixture::{Node, Way, code, read_until, shown};

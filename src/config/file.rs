@@ -53,6 +53,7 @@ pub(super) struct Serve {
     pub(super) read_only_uids: Option<Ids>,
     pub(super) read_only_gids: Option<Ids>,
     pub(super) drain_seconds: Option<u64>,
+    pub(super) metrics: Option<String>,
     pub(super) tls: Tls,
 }
 

@@ -90,6 +90,8 @@ pub struct ServeSettings {
     pub read_only_gids: Ids,
     /// Seconds calls in flight have to come to their end when the daemon is stopped.
     pub drain_seconds: u64,
+    /// `host:port` of a listener for `/metrics`, which asks nobody who they are; `None` = none.
+    pub metrics: Option<String>,
     /// TLS beside the socket.
     pub tls: Option<TlsSettings>,
 }
@@ -120,6 +122,7 @@ impl Default for ServeSettings {
             read_only_uids: Ids::default(),
             read_only_gids: Ids::default(),
             drain_seconds: 10,
+            metrics: None,
             tls: None,
         }
     }
@@ -177,6 +180,13 @@ pub(super) fn resolve(
             "PORTLAYER_DRAIN_SECONDS",
             file.drain_seconds,
             default.drain_seconds,
+        )?,
+        metrics: from.pick(
+            "serve.metrics",
+            None,
+            "PORTLAYER_METRICS",
+            file.metrics,
+            default.metrics,
         )?,
         tls: tls(file.tls, from)?,
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{Access, Facts, ListenError, Listener, ServeError, Server, TlsFiles};
@@ -83,6 +84,7 @@ async fn serve_all(
     config: &Config,
     stop: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
+    let metrics = metrics(server, config).await?;
     let mut serving = JoinSet::new();
     for listener in listeners {
         let server = server.clone();
@@ -108,6 +110,8 @@ async fn serve_all(
         server.cut_off();
         drained.await;
     }
+    // They are told until the last call ended.
+    drop(metrics);
     match failed {
         Some(Ok(ended)) => Ok(ended?),
         // A panic of ours: the service manager starts the next daemon.
@@ -117,6 +121,30 @@ async fn serve_all(
         }
         None => Ok(()),
     }
+}
+
+/// Counts and tells what is measured for as long as the set lives; nothing where no address is configured.
+async fn metrics(server: &Server, config: &Config) -> Result<JoinSet<()>, ListenError> {
+    let mut tasks = JoinSet::new();
+    let Some(address) = &config.serve.metrics else {
+        return Ok(tasks);
+    };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| ListenError::Io {
+        verb: "listen on",
+        object: address.clone(),
+        source,
+    })?;
+    tracing::info!(%address, "metrics");
+    let counting = server.clone();
+    tasks.spawn(async move { counting.count_events().await });
+    let server = server.clone();
+    let text = move || {
+        let server = server.clone();
+        async move { server.metrics().await }
+    };
+    tasks.spawn(crate::metrics::serve(listener, text));
+    Ok(tasks)
 }
 
 async fn close(node: Node) -> Result<(), DaemonError> {

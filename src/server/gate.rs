@@ -3,9 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use super::auth::{Caller, Origin, check, identify};
 use super::{Shared, draining};
+use crate::metrics::Call;
 
 /// Puts the gate before the services of one listener.
 #[derive(Clone)]
@@ -81,6 +82,7 @@ where
             id = tracing::field::Empty,
             revision = tracing::field::Empty,
         );
+        let mut call = Call::begin(&shared.metrics, path);
         let caller = Caller {
             layer: shared.layer.with_actor(&actor),
             actor: actor.into(),
@@ -91,9 +93,25 @@ where
         let answer = self.inner.call(request);
         let answer = async move {
             let response = answer.await?;
-            Ok(response.map(|body| Body::new(CountedBody { body, counted })))
+            // A refusal is all headers and has no trailers.
+            end_with(&mut call, response.headers());
+            Ok(response.map(|body| {
+                Body::new(CountedBody {
+                    body,
+                    call,
+                    counted,
+                })
+            }))
         };
         Box::pin(answer.instrument(span))
+    }
+}
+
+/// The code of a call is in its last headers.
+fn end_with(call: &mut Call, headers: &HeaderMap) {
+    let status = headers.get("grpc-status");
+    if let Some(status) = status.and_then(|status| status.to_str().ok()) {
+        call.end_with(status);
     }
 }
 
@@ -120,6 +138,7 @@ impl Drop for Counted {
 /// An answer that counts as a call until its last byte.
 struct CountedBody {
     body: Body,
+    call: Call,
     #[allow(dead_code, reason = "its drop is its use")]
     counted: Counted,
 }
@@ -132,7 +151,13 @@ impl http_body::Body for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            end_with(&mut self.call, trailers);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -55,6 +55,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Status};
 
+use crate::metrics::{Metrics, Now};
+
 pub use auth::{Access, Caller, Who};
 pub use daemon::{DaemonError, run};
 pub use facts::Facts;
@@ -86,6 +88,7 @@ pub struct Server {
 /// What all services know.
 struct Shared {
     layer: PortLayer,
+    metrics: Arc<Metrics>,
     facts: Facts,
     access: Access,
     started: Timestamp,
@@ -104,6 +107,7 @@ impl Server {
     pub fn new(layer: PortLayer, facts: Facts, access: Access) -> Self {
         let shared = Arc::new(Shared {
             layer,
+            metrics: Arc::new(Metrics::new()),
             facts,
             access,
             started: Timestamp::now(),
@@ -184,6 +188,34 @@ impl Server {
             }
         });
         Client::over(ours).await
+    }
+
+    /// What is measured, in the text form Prometheus reads.
+    pub async fn metrics(&self) -> String {
+        let shared = &self.shared;
+        let now = Now {
+            engine_up: shared.engine_available.load(Ordering::Relaxed),
+            calls: shared.calls.load(Ordering::Relaxed),
+            subscribers: shared.subscriptions.load(Ordering::Relaxed),
+        };
+        shared.metrics.text(&shared.layer, now).await
+    }
+
+    /// Counts the events to come, until the server drained.
+    async fn count_events(&self) {
+        let Ok(mut events) = self.shared.layer.subscribe::<&str>(None, &[]) else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                () = self.shared.drain.cancelled() => return,
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.shared.metrics.count(&event),
+                    Some(Err(error)) => tracing::warn!(%error, "an event was not counted"),
+                    None => return,
+                },
+            }
+        }
     }
 
     /// Begins to drain. Idempotent; returns at once.
