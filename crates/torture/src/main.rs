@@ -9,10 +9,13 @@
     reason = "a program for people: its figures go to standard output"
 )]
 
+mod full;
 mod hand;
 mod kill;
+mod logs;
 mod model;
 mod place;
+mod power;
 mod protocol;
 mod report;
 mod tasks;
@@ -58,6 +61,21 @@ enum Command {
         #[arg(long)]
         point: Option<String>,
     },
+    /// Power cuts while the ledger is written: every state the disk may be left in
+    Power {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// kill -9 of the reader of a task's output while the task writes
+    Logs {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Full disks: of the ledger, of volumes, of logs, of the engine
+    Full {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Removes what a run left that was kept or killed
     Clean {
         /// The directories
@@ -85,6 +103,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool> {
     match command {
         Command::Kill { common, point } => kill::run(&common, point.as_deref()),
+        Command::Power { common } => power::run(&common),
+        Command::Logs { common } => logs::run(&common),
+        Command::Full { common } => full::run(&common),
         Command::Clean { directories } => {
             // Dropping a place cleans it.
             directories.into_iter().map(place::Place::at).for_each(drop);

@@ -142,7 +142,11 @@ impl Model {
                 }
             }
             Op::Stop { executor, task } => self.may_stop(executor, task),
-            Op::Setup | Op::Wait { .. } | Op::State(_) => {}
+            Op::Setup
+            | Op::CreateFilled { .. }
+            | Op::UpdateFilled { .. }
+            | Op::Wait { .. }
+            | Op::State(_) => {}
         }
     }
 
@@ -177,7 +181,12 @@ impl Model {
             Op::Commit { executor, .. } => {
                 settle(self.executors.entry(executor.clone()).or_default(), done);
             }
-            Op::Setup | Op::Stop { .. } | Op::Wait { .. } | Op::State(_) => {}
+            Op::Setup
+            | Op::CreateFilled { .. }
+            | Op::UpdateFilled { .. }
+            | Op::Stop { .. }
+            | Op::Wait { .. }
+            | Op::State(_) => {}
         }
         if let (Op::Commit { executor, .. }, Answer::Committed { runs }) = (op, answer) {
             for (task, run) in runs {

@@ -14,6 +14,16 @@ pub(crate) enum Op {
         name: String,
         value: u64,
     },
+    /// A volume that holds a file of so many bytes.
+    CreateFilled {
+        name: String,
+        bytes: usize,
+    },
+    /// Metadata of so many bytes on a volume.
+    UpdateFilled {
+        name: String,
+        bytes: usize,
+    },
     /// The same, patched.
     UpdateVolume {
         name: String,
@@ -96,6 +106,8 @@ pub(crate) enum Answer {
     /// Refused; nothing changed. Text is for people.
     Refused {
         text: String,
+        /// The name of the error for programs.
+        reason: String,
     },
     State(Box<State>),
 }

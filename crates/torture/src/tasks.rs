@@ -108,3 +108,49 @@ impl Template {
         }
     }
 }
+
+/// The name of the task that writes as fast as it can.
+pub(crate) const FLOOD_TASK: &str = "flood";
+
+/// A task that writes numbers to both streams.
+pub(crate) struct Flood {
+    pub(crate) code: i32,
+    /// Numbers written to standard output; to standard error a tenth.
+    numbers: u32,
+}
+
+/// Some 13 MB, written for as long as somebody reads.
+pub(crate) const FLOOD: Flood = Flood {
+    code: 5,
+    numbers: 1_600_000,
+};
+
+impl Flood {
+    fn last(&self, stream: &str) -> u32 {
+        match stream {
+            "out" => self.numbers,
+            _ => self.numbers / 10,
+        }
+    }
+
+    /// What a run writes to a stream.
+    pub(crate) fn text(&self, stream: &str) -> String {
+        (1..=self.last(stream))
+            .map(|number| format!("{number}\n"))
+            .collect()
+    }
+
+    /// The definition.
+    pub(crate) fn spec(&self) -> TaskSpec {
+        let script = format!(
+            "seq 1 {} & seq 1 {} >&2; wait; exit {}",
+            self.last("out"),
+            self.last("err"),
+            self.code
+        );
+        TaskSpec {
+            argv: ["/bin/sh", "-c", &script].map(str::to_owned).to_vec(),
+            ..TaskSpec::default()
+        }
+    }
+}

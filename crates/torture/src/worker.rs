@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use portlayer::PortLayer;
+use portlayer::archive::TarBuilder;
 use portlayer::compose::{BindHow, JoinHow, RunState, TaskBind};
 use portlayer::element::ListQuery;
 use portlayer::element::State as ElementState;
 use portlayer::element::{Body, ElementId, ImageSpec, Kind, NewElement, Patch, Spec, VolumeSpec};
+use portlayer::error::Classify;
 use portlayer::event::Change;
 use portlayer::runtime::{LogQuery, LogStreams};
 use portlayer::task::ExitRecord;
@@ -19,7 +21,7 @@ use portlayer_runtime::layout;
 
 use crate::place;
 use crate::protocol::{Answer, Edit, ExecutorState, Exit, LogSeen, Look, Op, State};
-use crate::tasks::TEMPLATES;
+use crate::tasks::{FLOOD, FLOOD_TASK, TEMPLATES};
 
 /// The hidden subcommand.
 pub(crate) const COMMAND: &str = "worker";
@@ -83,6 +85,20 @@ async fn act(layer: &PortLayer, op: Op) -> Result<Answer> {
             new.rw = patch(value);
             done(layer.create(new).await)
         }
+        Op::CreateFilled { name, bytes } => {
+            let spec = Spec::Volume(VolumeSpec::default());
+            let tar = TarBuilder::new().file("filling", 0o644, &vec![1; bytes]);
+            let id = id(Kind::Volume, "volumes", &name)?;
+            let new = NewElement::new(id, spec).data(Cursor::new(tar.finish()));
+            done(layer.create(new).await)
+        }
+        Op::UpdateFilled { name, bytes } => {
+            let id = id(Kind::Volume, "volumes", &name)?;
+            // Another content each time, or there was nothing to do.
+            let filling = format!("{:?}", Instant::now()).repeat(1 + bytes / 40);
+            let patch = Patch::from([("filling".to_owned(), Some(filling.into_bytes()))]);
+            done(layer.update(&id, patch, None).await)
+        }
         Op::UpdateVolume { name, value } => {
             let id = id(Kind::Volume, "volumes", &name)?;
             done(layer.update(&id, patch(value), None).await)
@@ -111,21 +127,22 @@ async fn act(layer: &PortLayer, op: Op) -> Result<Answer> {
     })
 }
 
-fn done<T, E: std::error::Error>(outcome: std::result::Result<T, E>) -> Answer {
+fn done<T, E: std::error::Error + Classify>(outcome: std::result::Result<T, E>) -> Answer {
     match outcome {
         Ok(_) => Answer::Done,
         Err(error) => refused(&error),
     }
 }
 
-fn refused(error: &dyn std::error::Error) -> Answer {
+fn refused<E: std::error::Error + Classify>(error: &E) -> Answer {
+    let reason = error.class().reason.to_owned();
     let mut text = error.to_string();
-    let mut source = error.source();
+    let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    Answer::Refused { text }
+    Answer::Refused { text, reason }
 }
 
 fn id(kind: Kind, location: &str, name: &str) -> Result<ElementId> {
@@ -154,6 +171,10 @@ async fn setup(layer: &PortLayer) -> Result<()> {
     let tar = layout::busybox_tar(&bytes, &layout::applets(binary)?);
     let new = NewElement::new(image()?, Spec::Image(ImageSpec::default())).data(Cursor::new(tar));
     layer.create(new).await?;
+    let flood = Spec::Task(Box::new(FLOOD.spec()));
+    layer
+        .create(NewElement::new(task(FLOOD_TASK)?, flood))
+        .await?;
     for template in TEMPLATES {
         let spec = Spec::Task(Box::new(template.spec()));
         layer

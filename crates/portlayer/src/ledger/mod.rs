@@ -36,6 +36,7 @@ mod numbers;
 mod pieces;
 mod power;
 mod read;
+mod room;
 mod schema;
 #[cfg(test)]
 mod testing;
@@ -118,7 +119,10 @@ impl Ledger {
         db: sled::Db,
         tree: sled::Tree,
     ) -> Result<Self, LedgerError> {
-        let (writer, published) = writer::Writer::start(db, tree.clone(), config.event_retention)?;
+        let (writer, published) = {
+            let room = room::Room::open(&config.path)?;
+            writer::Writer::start(db, tree.clone(), room, config.event_retention)?
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 writer,
@@ -146,9 +150,9 @@ impl Ledger {
     }
 
     /// Runs `change` on the writer; when this returns `Ok` all it wrote is durable and its events are delivered.
-    /// When `change` returns an error nothing it wrote happened. Errors of the ledger itself: `NoSpace` or `Backend`
-    /// once, then `Failed` until it is opened again (whether the write they answer happened is unknown until then);
-    /// `Panicked`; `Closed`.
+    /// When `change` returns an error nothing it wrote happened. Errors of the ledger itself: `NoSpace` when the
+    /// disk is full, and nothing was written: the next write is tried anew; `Backend` once, then `Failed` until it is
+    /// opened again (whether the write it answers happened is unknown until then); `Panicked`; `Closed`.
     pub async fn write<T, E, F>(&self, change: F) -> Result<T, E>
     where
         T: Send + 'static,

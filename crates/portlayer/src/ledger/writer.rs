@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::follow::Published;
+use super::room::Room;
 use super::txn::{Staged, Txn};
 use super::{LedgerError, codec, keys, pieces};
 use crate::event::{Event, Sequence};
@@ -21,6 +22,9 @@ const MAX_GROUP: usize = 512;
 /// their answers come back together, but not at the same instant; without this the first of them would have a
 /// flush of its own.
 const GATHER: Duration = Duration::from_micros(200);
+
+/// What an event may take when room is made for it; a longer one is covered by the reserve.
+const EVENT_BYTES: usize = 2 << 10;
 
 /// Runs a transaction, keeps its answer, and sends it once it is known whether the group is durable.
 trait Job: Send {
@@ -71,6 +75,7 @@ impl Writer {
     pub(super) fn start(
         db: sled::Db,
         tree: sled::Tree,
+        room: Room,
         retention: u64,
     ) -> Result<(Self, Arc<Published>), LedgerError> {
         let key = keys::meta("sequence");
@@ -88,6 +93,7 @@ impl Writer {
             unsynced: unsynced.clone(),
             db,
             tree,
+            room,
             published: published.clone(),
             retention,
             next_sequence,
@@ -148,6 +154,7 @@ impl Drop for Writer {
 struct State {
     db: sled::Db,
     tree: sled::Tree,
+    room: Room,
     published: Arc<Published>,
     retention: u64,
     next_sequence: Sequence,
@@ -195,11 +202,14 @@ impl State {
         let durable = if self.failed {
             Err(LedgerError::Failed)
         } else {
-            self.make_durable(staged, &events)
+            self.make_room(&staged, &events).and_then(|()| {
+                let durable = self.make_durable(staged, &events);
+                // What became of it is unknown now.
+                self.failed = durable.is_err();
+                durable
+            })
         };
-        if durable.is_err() {
-            self.failed = true;
-        } else {
+        if durable.is_ok() {
             self.published.deliver(events);
         }
         crate::crash::point("ledger.before-answer");
@@ -207,6 +217,18 @@ impl State {
             job.answer(durable.clone());
         }
         crate::crash::point("ledger.after-answer");
+    }
+
+    /// A group that might find the disk full is refused before anything is written.
+    fn make_room(&mut self, staged: &Staged, events: &[Event]) -> Result<(), LedgerError> {
+        if staged.is_empty() && events.is_empty() {
+            return Ok(());
+        }
+        let values = staged
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len()));
+        let bytes = values.sum::<usize>() + events.len() * EVENT_BYTES;
+        self.room.ensure(bytes as u64)
     }
 
     fn make_durable(&mut self, staged: Staged, events: &[Event]) -> Result<(), LedgerError> {

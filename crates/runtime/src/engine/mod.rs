@@ -7,6 +7,7 @@
 mod clean;
 mod config;
 mod keeper;
+mod watcher;
 
 pub(crate) use clean::{end_shim_of, is_shim};
 
@@ -15,6 +16,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -211,8 +213,10 @@ impl Places {
 pub struct Engine {
     places: Places,
     config: EngineConfig,
-    child: Option<Child>,
+    child: watcher::OurChild,
     keeper: Option<Child>,
+    /// Starts containerd again when it ends; none while we end it ourselves.
+    watcher: Option<watcher::Watcher>,
     _lock: Flock<fs::File>,
 }
 
@@ -227,11 +231,13 @@ impl Engine {
         let mut engine = Engine {
             places,
             config,
-            child,
+            child: Arc::new(Mutex::new(child)),
             keeper,
+            watcher: None,
             _lock: lock,
         };
         engine.wait_until_served().await?;
+        engine.watch()?;
         Ok(engine)
     }
 
@@ -272,12 +278,7 @@ impl Engine {
                 Err(status) if status.code() == Code::AlreadyExists => return Ok(()),
                 Err(status) => status,
             };
-            if let Some(child) = &mut self.child
-                && child
-                    .try_wait()
-                    .map_err(io_error("wait for", Path::new("containerd")))?
-                    .is_some()
-            {
+            if self.has_ended()? {
                 return Err(EngineError::Ended {
                     log: self.log_tail(),
                 });
@@ -290,6 +291,14 @@ impl Engine {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Whether the containerd we started has ended.
+    fn has_ended(&self) -> Result<bool, EngineError> {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = child.as_mut().map(Child::try_wait).transpose();
+        let status = status.map_err(io_error("wait for", Path::new("containerd")))?;
+        Ok(status.flatten().is_some())
     }
 
     fn log_tail(&self) -> String {
@@ -312,11 +321,12 @@ impl Engine {
     /// Ends containerd if this start started it, as [`Engine::halt`] does; but not while tasks of an earlier containerd run,
     /// which the next start takes over.
     pub async fn give_up(self) -> Result<(), EngineError> {
-        if self.child.is_none() {
-            return Ok(());
-        }
         let mut given = self;
+        let Some(child) = given.take_child() else {
+            return Ok(());
+        };
         blocking_task(move || {
+            drop(given.watcher.take());
             clean::end_containerd(&given.places)?;
             if clean::tasks_run(&given.places)? {
                 // Their shims and the keeper of their output stay.
@@ -324,7 +334,7 @@ impl Engine {
             } else {
                 clean::end(&given.places)?;
             }
-            for mut child in given.child.take().into_iter().chain(given.keeper.take()) {
+            for mut child in [child].into_iter().chain(given.keeper.take()) {
                 let _ = child.wait();
             }
             Ok(())
@@ -332,10 +342,29 @@ impl Engine {
         .await
     }
 
+    /// From now on containerd is started again when it ends.
+    fn watch(&mut self) -> Result<(), EngineError> {
+        let watcher = watcher::Watcher::start(
+            self.places.clone(),
+            self.config.clone(),
+            Arc::clone(&self.child),
+        );
+        self.watcher = Some(watcher.map_err(io_error("watch", &self.places.socket))?);
+        Ok(())
+    }
+
+    fn take_child(&self) -> Option<Child> {
+        self.child
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
     async fn end(mut self, how: fn(&Places) -> Result<(), EngineError>) -> Result<(), EngineError> {
         blocking_task(move || {
+            self.watcher = None;
             let result = how(&self.places);
-            for mut child in self.child.take().into_iter().chain(self.keeper.take()) {
+            for mut child in self.take_child().into_iter().chain(self.keeper.take()) {
                 // It was killed; this only takes the zombie away.
                 let _ = child.wait();
             }
@@ -346,18 +375,19 @@ impl Engine {
 
     /// Ends containerd and starts it again; tasks go on. For tests of what happens then, and for upgrades.
     pub async fn restart(&mut self) -> Result<(), EngineError> {
-        let (places, config, child) = (self.places.clone(), self.config.clone(), self.child.take());
-        self.child = Some(
-            blocking_task(move || {
-                clean::end_containerd(&places)?;
-                if let Some(mut child) = child {
-                    let _ = child.wait();
-                }
-                spawn(&places, &config)
-            })
-            .await?,
-        );
-        self.wait_until_served().await
+        let (places, config) = (self.places.clone(), self.config.clone());
+        let (watcher, child) = (self.watcher.take(), self.take_child());
+        let new = blocking_task(move || {
+            drop(watcher);
+            clean::end_containerd(&places)?;
+            if let Some(mut child) = child {
+                let _ = child.wait();
+            }
+            spawn(&places, &config)
+        });
+        self.child = Arc::new(Mutex::new(Some(new.await?)));
+        self.wait_until_served().await?;
+        self.watch()
     }
 
     /// Removes whatever an engine that is gone left of this directory: containerd, shims, tasks, mounts, cgroups, runc state, files.
