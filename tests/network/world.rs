@@ -49,6 +49,10 @@ impl Space {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("plt-{}-{count}", std::process::id());
         run(&format!("ip netns add {name}"));
+        // An address under duplicate detection sends nothing for a second, not even to ask for a neighbour.
+        run(&format!(
+            "ip netns exec {name} sysctl -q -w net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0"
+        ));
         run(&format!("ip -n {name} link set lo up"));
         Space { name }
     }

@@ -180,14 +180,15 @@ async fn pause_resume_and_kill_while_paused() {
             .iter()
             .filter(|line| line.ends_with(" modified state"))
             .count();
-        assert_eq!(states, 3, "{told:#?}");
+        // Paused, resumed, paused; then thawed by the kill, unless its end was recorded before that.
+        assert!(matches!(states, 3 | 4), "{told:#?}");
         let interrupts = rows(node, executor.as_str()).await;
         assert_eq!(
             interrupts
                 .iter()
                 .filter(|row| row.starts_with("interrupt "))
                 .count(),
-            3,
+            states,
             "{interrupts:?}"
         );
     })

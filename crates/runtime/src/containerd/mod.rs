@@ -3,6 +3,7 @@
 mod input;
 mod lifecycle;
 mod mounts;
+mod opened;
 mod tracked;
 
 use std::{
@@ -28,11 +29,11 @@ use crate::{
     cgroup::Layout,
     client::Client,
     container,
-    engine::{Engine, EngineError, Places},
+    engine::{Engine, Places},
     error::failed,
     host,
     idmap::Users,
-    init, inside,
+    inside,
     io::{Logs, Pump, reader},
     lease, live,
     network::Networks,
@@ -83,88 +84,6 @@ impl Shared {
 }
 
 impl Containerd {
-    /// Takes an engine: finds out what it can do, installs init, begins to serve streams. Fails with a plain message when
-    /// something that is needed is missing; then containerd is ended again if this engine started it.
-    pub async fn open(engine: Engine) -> Result<Containerd, RuntimeError> {
-        match Containerd::shared(&engine).await {
-            Ok(shared) => Ok(Containerd {
-                shared: Arc::new(shared),
-                engine: Mutex::new(Some(engine)),
-            }),
-            Err(error) => {
-                if let Err(left) = engine.give_up().await {
-                    tracing::error!(error = %left, "ending an engine that cannot be used failed");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn shared(engine: &Engine) -> Result<Shared, RuntimeError> {
-        let info = probe::probe(engine).await?;
-        let places = engine.places().clone();
-        let directory = places.directory.clone();
-        let init = blocking(move || {
-            init::install(&directory)
-                .map_err(failed("install init in", directory.display().to_string()))
-        })
-        .await?;
-        let namespace = engine.config().network_namespace.as_deref();
-        let networks = Networks::open(&places.directory, &places.namespace, namespace)
-            .map_err(failed("write in", places.directory.display().to_string()))?;
-        Ok(Shared {
-            networks,
-            client: engine.client(),
-            runc: engine.config().runc.clone(),
-            layout: Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?,
-            info,
-            init,
-            logs: Logs::new(places.directory.join("logs"), engine.config().logs),
-            pump: Pump::start().map_err(failed("start", "the thread that serves streams"))?,
-            tracked: Mutex::default(),
-            users: Arc::default(),
-            places,
-        })
-    }
-
-    /// A client of the engine, for the stores.
-    pub fn client(&self) -> Client {
-        self.shared.client.clone()
-    }
-
-    /// Where the engine's things are.
-    pub fn places(&self) -> &Places {
-        &self.shared.places
-    }
-
-    /// Kills every task, ends the engine and removes its directory with everything in it. Further calls find no engine. Idempotent.
-    pub async fn stop(&self) -> Result<(), EngineError> {
-        let engine = lock(&self.engine).take();
-        match engine {
-            Some(engine) => engine.stop().await,
-            None => Ok(()),
-        }
-    }
-
-    /// Kills every task and ends the engine, but keeps images, volumes and logs for the next start. Idempotent.
-    pub async fn halt(&self) -> Result<(), EngineError> {
-        let engine = lock(&self.engine).take();
-        match engine {
-            Some(engine) => engine.halt().await,
-            None => Ok(()),
-        }
-    }
-
-    /// Ends containerd if this open started it and no task runs on it: for an open that fails in a later step. Further calls
-    /// find no engine. Idempotent.
-    pub async fn give_up(&self) -> Result<(), EngineError> {
-        let engine = lock(&self.engine).take();
-        match engine {
-            Some(engine) => engine.give_up().await,
-            None => Ok(()),
-        }
-    }
-
     /// The process, from memory or from the disk; starts waiting for its end.
     async fn tracked(&self, id: &ProcessId) -> Result<Option<Arc<Tracked>>, RuntimeError> {
         if let Some(tracked) = lock(&self.shared.tracked).get(id) {
@@ -264,18 +183,6 @@ impl Containerd {
             // The waiter knows it in a moment, with everything that belongs to it.
             Some(EngineState::Stopped) => ProcessState::Stopped(tracked.ended().await),
             Some(EngineState::Unknown) | None => ProcessState::Unknown,
-        }
-    }
-}
-
-impl Drop for Containerd {
-    /// Leaves engine and tasks as they are; whoever opens them next takes over their streams, so nothing of ours may go on.
-    fn drop(&mut self) {
-        for tracked in lock(&self.shared.tracked)
-            .drain()
-            .map(|(_, tracked)| tracked)
-        {
-            tracked.abandon();
         }
     }
 }
