@@ -66,6 +66,21 @@ impl Space {
         run(&format!("ip -n {} {arguments}", self.name))
     }
 
+    /// The kernel gives a link its link-local address up to a second after its other end came up; until then it does not
+    /// even ask for neighbours.
+    fn wait_for_ipv6(&self, link: &str) {
+        for _ in 0..200 {
+            if !self
+                .ip(&format!("-6 addr show dev {link} scope link"))
+                .is_empty()
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{link} got no link-local address");
+    }
+
     /// A program in it.
     pub(super) fn run(&self, line: &str) -> String {
         run(&format!("ip netns exec {} {line}", self.name))
@@ -238,6 +253,8 @@ impl World {
             peer.ip("link set eth0 up");
             peer.ip(&format!("route add default via {v4}.1"));
             peer.ip(&format!("-6 route add default via {v6}:1"));
+            home.wait_for_ipv6(&format!("up{number}"));
+            peer.wait_for_ipv6("eth0");
             peers.push(peer);
         }
         for address in ["169.254.169.254", "192.0.2.53", "198.18.0.1"] {

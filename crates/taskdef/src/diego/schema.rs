@@ -1,6 +1,6 @@
 //! Diego's task definition with Diego's own names (`bbs:models/*.proto`): what its tools send and print as JSON.
 //!
-//! Foreign names and units end here: [`plan`](super::plan) turns them into ours. A list that may be absent *or* empty
+//! Foreign names and units end here: [`plan`](mod@super::plan) turns them into ours. A list that may be absent *or* empty
 //! with different meaning is an `Option`; a `null` inside a list of actions is a `None`, because Diego names its place.
 
 use std::collections::BTreeMap;
