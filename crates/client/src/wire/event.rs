@@ -6,7 +6,7 @@ use portlayer_proto::v1;
 use super::{Wire, WireError, id, missing, optional, read_time, time};
 
 impl Wire for Event {
-    /// A gap has a message of its own: see [`gap`].
+    /// A gap has a message of its own: see `gap`.
     type Message = v1::Event;
 
     fn into_wire(self) -> v1::Event {

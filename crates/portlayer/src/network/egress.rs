@@ -110,7 +110,7 @@ const CLOSED: [&str; 13] = [
     "fd00:42::42",
 ];
 
-/// [`CLOSED`], read, and IPv4-mapped IPv6, which has no text of ours.
+/// `CLOSED`, read, and IPv4-mapped IPv6, which has no text of ours.
 pub fn closed() -> Vec<Range> {
     let mapped = Range::V6(
         Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0),
