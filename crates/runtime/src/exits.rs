@@ -43,7 +43,7 @@ pub(crate) async fn wait(client: &Client, name: &Name) -> Seen {
 ///
 /// init's word counts most: it tells a code from a signal. Without it, init was killed, and a code of 128+n is signal n. Further
 /// processes have no init (`word` = `None`): their code is told as it is, because containerd gives 128+n for a signal and for
-/// a code alike.
+/// a code alike. Only 137 is SIGKILL: who was killed with the container while we were away must not look as if it ended.
 pub(crate) fn judge(
     word: Option<Word>,
     seen: Option<Seen>,
@@ -65,11 +65,11 @@ pub(crate) fn judge(
         (Some(_), Some(Seen::Ended(code @ 129..=192, _))) => {
             (ExitReason::Signaled, None, Some(code - 128))
         }
+        (None, Some(Seen::Ended(137, _))) => (ExitReason::Signaled, None, Some(SIGKILL)),
         (_, Some(Seen::Ended(code, _))) => (ExitReason::Exited, Some(code), None),
         (_, Some(Seen::Lost) | None) => (ExitReason::Lost, None, None),
     };
-    let killed = signal == Some(SIGKILL) || code == Some(128 + SIGKILL);
-    if killed && usage.oom_kills > oom_kills_before {
+    if signal == Some(SIGKILL) && usage.oom_kills > oom_kills_before {
         (reason, code, signal) = (ExitReason::Oom, None, Some(SIGKILL));
     }
     ProcessExit {
@@ -124,6 +124,7 @@ mod tests {
             (exit.reason, exit.code, exit.signal),
             (ExitReason::Exited, Some(139), None)
         );
+        assert_eq!(judge(None, ended(137), Usage::default(), 0).signal, Some(9));
         assert_eq!(
             judge(Some(Word::Started), ended(7), Usage::default(), 0).code,
             Some(7)
