@@ -20,6 +20,8 @@ use portlayer_node::config::Config;
 use portlayer_node::{Node, OpenError};
 use portlayer_runtime::EngineError;
 
+use crate::support::left;
+
 /// How long a probe waits before what it asks counts as closed. Refusals are answered, so few wait that long.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -55,6 +57,13 @@ impl Space {
         ));
         run(&format!("ip -n {name} link set lo up"));
         Space { name }
+    }
+
+    /// The namespace; what is left is none.
+    fn take(&mut self) -> Space {
+        Space {
+            name: std::mem::take(&mut self.name),
+        }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -94,9 +103,15 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        let _ = Command::new("ip")
+        if self.name.is_empty() {
+            return;
+        }
+        let ended = Command::new("ip")
             .args(["netns", "del", &self.name])
             .status();
+        if !ended.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("left behind: network namespace {}: {ended:?}", self.name);
+        }
     }
 }
 
@@ -341,10 +356,35 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Of a test that failed; one that passed has removed its node itself.
-        let _ = portlayer_node::clean(&self.data());
-        let _ = std::fs::remove_dir_all(&self.directory);
+        // The namespaces go last: what the engine made is in them.
+        let spaces = (self.home.take(), std::mem::take(&mut self.peers));
+        left::remove(self.data(), self.directory.clone(), spaces);
     }
+}
+
+#[test]
+fn a_test_that_fails_leaves_nothing_behind() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let failed = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            let node = world.node().await;
+            start(&world, &node, "a", NetworkUse::default()).await;
+            let places = node.places().clone();
+            tell.send((world.directory.clone(), world.home.path(), places))
+                .unwrap();
+            panic!("on purpose: the test of what a failing test leaves");
+        });
+    });
+    assert!(failed.join().is_err());
+    let (directory, home, places) = told.recv().unwrap();
+    assert!(!directory.exists() && !home.exists());
+    assert!(!Path::new("/run/portlayer").join(&places.namespace).exists());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(directory.to_str().unwrap()), "{mounts}");
+    let cgroup = Path::new("/sys/fs/cgroup/pids").join(&places.cgroup_parent[1..]);
+    assert!(!cgroup.exists(), "{} is left", cgroup.display());
 }
 
 pub(super) fn id(text: &str) -> ElementId {

@@ -1,3 +1,4 @@
 //! Fixtures that tests share.
 
+pub(crate) mod left;
 pub(crate) mod node;

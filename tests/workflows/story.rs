@@ -12,6 +12,7 @@ use portlayer::runtime::{Finding, FindingClass};
 use portlayer_node::Node;
 
 use super::example::stage;
+use crate::support::left;
 
 /// A directory for a node. Whatever is left in it when it is dropped, a running engine included, is removed.
 pub(super) struct Place(PathBuf);
@@ -45,9 +46,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Of a test that failed; one that passed has removed its engine itself.
-        let _ = portlayer_node::clean(&self.data());
-        let _ = std::fs::remove_dir_all(&self.0);
+        left::remove(self.data(), self.0.clone(), ());
     }
 }
 

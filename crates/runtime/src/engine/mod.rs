@@ -142,7 +142,11 @@ pub struct Places {
 impl Places {
     /// The places of an existing directory.
     fn of(directory: &Path) -> Result<Places, EngineError> {
-        let directory = fs::canonicalize(directory).map_err(io_error("open", directory))?;
+        Places::at(fs::canonicalize(directory).map_err(io_error("open", directory))?)
+    }
+
+    /// The places of a canonical path.
+    fn at(directory: PathBuf) -> Result<Places, EngineError> {
         let socket = directory.join("containerd.sock");
         if socket.as_os_str().len() + ".ttrpc".len() > SOCKET_PATH_BYTES {
             return Err(EngineError::PathTooLong(directory));
@@ -397,11 +401,24 @@ impl Engine {
             .try_exists()
             .map_err(io_error("look at", directory))?
         {
-            return Ok(());
+            return Self::clean_removed(directory);
         }
         let places = Places::of(directory)?;
         let _lock = lock(&places.directory)?;
         clean::clean(&places)
+    }
+}
+
+impl Engine {
+    /// The same when somebody has removed the directory: what is outside of it has names that follow from its path.
+    fn clean_removed(directory: &Path) -> Result<(), EngineError> {
+        let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+            return Ok(());
+        };
+        match fs::canonicalize(parent) {
+            Ok(parent) => clean::clean(&Places::at(parent.join(name))?),
+            Err(_) => Ok(()),
+        }
     }
 }
 
