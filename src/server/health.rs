@@ -1,4 +1,5 @@
-//! grpc.health.v1, driven by asking the engine: NOT_SERVING while it is away or the daemon drains.
+//! grpc.health.v1, driven by asking the engine: NOT_SERVING while it is away, until what ran was found again after a loss
+//! of it, and while the daemon drains.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -31,7 +32,11 @@ pub(super) fn start(shared: &Arc<Shared>) -> HealthServer<impl Health> {
 
 async fn watch(shared: Weak<Shared>, reporter: HealthReporter) {
     let mut was = None;
+    let Some(mut engine) = shared.upgrade().map(|shared| shared.layer.engine_status()) else {
+        return;
+    };
     loop {
+        engine.mark_unchanged();
         let Some(now) = look(&shared).await else {
             return;
         };
@@ -47,6 +52,8 @@ async fn watch(shared: Weak<Shared>, reporter: HealthReporter) {
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
+            // Lost, or back with everything that ran.
+            Ok(()) = engine.changed() => {}
             () = drain.cancelled() => {}
         }
     }
@@ -61,8 +68,9 @@ struct State {
 async fn look(shared: &Weak<Shared>) -> Option<State> {
     let shared = shared.upgrade()?;
     let draining = shared.drain.is_cancelled();
+    let attached = shared.layer.engine_status().borrow().is_attached();
     let engine = match shared.layer.ping_engine().await {
-        Ok(()) => true,
+        Ok(()) => attached,
         Err(error) => {
             if shared.engine_available.load(Ordering::Relaxed) {
                 tracing::warn!(%error, "the engine is away");

@@ -12,6 +12,7 @@ mod example;
 mod images;
 mod library;
 mod live;
+mod lost;
 mod restart;
 mod shared;
 mod story;

@@ -3,13 +3,14 @@
 //! The list comes from there and the owners from here; what has no owner is a leak. Take it on a quiet node: what a
 //! create or commit in flight has just made looks like a leak until its record is durable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::PortLayer;
+use crate::compose::Intent;
 use crate::element::{Body, ElementId, Kind, Record, State, health};
 use crate::ledger::LedgerError;
 use crate::runtime::{ContainerId, Finding, FindingClass, RuntimeError};
@@ -81,8 +82,8 @@ pub(crate) struct Owners {
     containers: BTreeMap<String, ElementId>,
     /// Volumes that may be attached, by digest.
     attached: BTreeMap<String, ElementId>,
-    /// Executors with a commit in flight.
-    committing: BTreeSet<ElementId>,
+    /// Executors with a commit in flight, by the container it makes or changes.
+    committing: BTreeMap<ElementId, Intent>,
     /// Mount points of whole locations, by path.
     locations: BTreeMap<String, ElementId>,
 }
@@ -151,8 +152,11 @@ impl PortLayer {
             locations: self.own_mounts(),
             ..Owners::default()
         };
-        for (executor, _) in self.shared.ledger.intents::<serde::de::IgnoredAny>()? {
-            owners.committing.insert(executor);
+        for (executor, intent) in self.shared.ledger.intents::<Intent>()? {
+            // One that cannot be read names no container, so it owns none.
+            if let Ok(intent) = intent {
+                owners.committing.insert(executor, intent);
+            }
         }
         let mut after: Option<String> = None;
         loop {
@@ -177,24 +181,27 @@ impl Owners {
         let Body::Executor(body) = &record.body else {
             return;
         };
-        let live =
-            matches!(record.state, State::Running | State::Paused) || self.committing.contains(id);
-        if live {
-            let name = ContainerId::new(id, body.composition.generation);
-            self.containers.insert(name.as_str().to_owned(), id.clone());
-            if self.committing.contains(id) {
-                let next = ContainerId::new(id, body.composition.generation + 1);
-                self.containers.insert(next.as_str().to_owned(), id.clone());
-            }
-            for joined in body
-                .composition
-                .joined
-                .keys()
-                .filter(|joined| joined.kind() == Kind::Volume)
-            {
-                self.attached.insert(joined.digest_hex(), joined.clone());
+        let volumes = |id: &&ElementId| id.kind() == Kind::Volume;
+        if matches!(record.state, State::Running | State::Paused) {
+            self.add_container(id, body.composition.generation);
+            for volume in body.composition.joined.keys().filter(volumes) {
+                self.attached.insert(volume.digest_hex(), volume.clone());
             }
         }
+        // Generations are skipped where something of a container was left behind, so only the intent knows the name.
+        if let Some(intent) = self.committing.get(id) {
+            let generation = intent.generation;
+            let attaches = intent.attaches.iter();
+            let attached = attaches.map(|(volume, _)| (volume.digest_hex(), volume.clone()));
+            self.attached.extend(attached);
+            self.add_container(id, generation);
+        }
+    }
+
+    fn add_container(&mut self, executor: &ElementId, generation: u32) {
+        let name = ContainerId::new(executor, generation);
+        self.containers
+            .insert(name.as_str().to_owned(), executor.clone());
     }
 
     pub(crate) fn owner_of(&self, finding: &Finding) -> Option<&ElementId> {
@@ -228,7 +235,7 @@ impl Owners {
                     .or_else(|| self.containers.get(file))
             }
             FindingClass::Lease => {
-                container().filter(|executor| self.committing.contains(*executor))
+                container().filter(|executor| self.committing.contains_key(*executor))
             }
             // Of a bridge and the table itself the owner is a network, of everything else a container.
             FindingClass::Interface | FindingClass::Firewall => {

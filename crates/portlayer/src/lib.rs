@@ -22,3 +22,4 @@ pub mod time;
 pub use audit::{AuditError, AuditReport, Audited};
 pub use error::{Error, ErrorKind};
 pub use port_layer::{Config, OpenError, Operation, PortLayer, StillInUse};
+pub use recover::{EngineStatus, Reconciled};

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::compose::Composer;
 use crate::element::health::Health;
@@ -15,6 +16,7 @@ use crate::element::{ElementId, Kind, builtin};
 use crate::error::LocationError;
 use crate::ledger::{Ledger, LedgerConfig, LedgerError};
 use crate::network::{self, NetworkSpec, SpecError};
+use crate::recover::EngineStatus;
 use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use crate::store::Location;
 use crate::time::Timestamp;
@@ -83,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) in_flight: InFlight,
     pub(crate) health: Health,
     pub(crate) composer: Composer,
+    /// How the engine has been since the open.
+    pub(crate) engine: watch::Sender<EngineStatus>,
 }
 
 impl PortLayer {
@@ -122,15 +126,19 @@ impl PortLayer {
                 in_flight: InFlight::default(),
                 health,
                 composer,
+                engine: watch::Sender::default(),
             }),
             actor: "portlayer".into(),
         };
         layer.add_built_in().await?;
         layer.set_networks(networks).await?;
         layer.watch_locations().await;
+        // Before anything is listed: a loss from here on is seen.
+        let losses = layer.shared.runtime.losses();
         let leftovers = layer.recover().await?;
         crate::crash::point("recover.before-sweep");
         layer.sweep_at_open(leftovers).await;
+        layer.watch_engine(losses);
         crate::crash::point("recover.after-open");
         Ok(layer)
     }
@@ -154,6 +162,11 @@ impl PortLayer {
     /// Whether the engine answers now.
     pub async fn ping_engine(&self) -> Result<(), RuntimeError> {
         self.shared.runtime.ping().await
+    }
+
+    /// How the engine has been since the open, and every change of that: its losses, and what became of what ran.
+    pub fn engine_status(&self) -> watch::Receiver<EngineStatus> {
+        self.shared.engine.subscribe()
     }
 
     /// A clone whose calls are recorded in the audit log as made by `actor`.

@@ -11,13 +11,16 @@
 //!
 //! One bad record never stops an open: it is logged, and its element is left as it is.
 
+mod engine;
 mod leftovers;
+
+pub use engine::{EngineStatus, Reconciled};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 
-use crate::compose::{Intent, TaskError, unclaim};
+use crate::compose::{Intent, TaskError, patiently, unclaim};
 use crate::element::{Body, ElementId, ExecutorBody, Kind, Record, State};
 use crate::ledger::LedgerError;
 use crate::runtime::{ContainerId, Finding, FindingClass, ProcessId, RuntimeError, Scope};
@@ -55,7 +58,7 @@ impl PortLayer {
             }
         }
         let live = self.live_executors()?;
-        let found = self.shared.runtime.audit().await;
+        let found = patiently(|| self.shared.runtime.audit()).await;
         let leftovers = self
             .purge_strangers(&live, found.map_err(OpenError::Runtime)?)
             .await;

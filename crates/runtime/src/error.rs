@@ -42,6 +42,10 @@ pub(crate) fn is_missing(status: &Status) -> bool {
 fn kind_of(status: &Status) -> RuntimeErrorKind {
     let text = status.message();
     match status.code() {
+        // What containerd says has no cause on this side: the connection broke, with it or before its answer.
+        Code::Unknown | Code::Internal if std::error::Error::source(status).is_some() => {
+            RuntimeErrorKind::Unavailable
+        }
         Code::NotFound => RuntimeErrorKind::NotFound,
         Code::AlreadyExists => RuntimeErrorKind::AlreadyExists,
         Code::FailedPrecondition => RuntimeErrorKind::State,

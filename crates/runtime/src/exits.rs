@@ -13,8 +13,9 @@ use crate::{
     status::Word,
 };
 
-/// Pause between attempts while containerd is away. It serves again some 80 ms after a kill.
-const RETRY: Duration = Duration::from_millis(100);
+/// First pause between attempts while containerd is away, and the longest. It serves again some 80 ms after a kill.
+const RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_millis(200);
 
 const SIGKILL: i32 = 9;
 
@@ -29,12 +30,21 @@ pub(crate) enum Seen {
 
 /// Waits for the end, through restarts of containerd.
 pub(crate) async fn wait(client: &Client, name: &Name) -> Seen {
+    let mut pause = RETRY;
     loop {
+        let asked = tokio::time::Instant::now();
         match process::wait(client, name).await {
             Ok((code, time)) => return Seen::Ended(i32::try_from(code).unwrap_or(255), time),
             Err(status) if status.code() == Code::NotFound => return Seen::Lost,
             // The connection broke, or the shim did not answer: whether it ended is asked again.
-            Err(_) => tokio::time::sleep(RETRY).await,
+            Err(_) => {
+                // It was there until now.
+                if asked.elapsed() > LAST_RETRY {
+                    pause = RETRY;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LAST_RETRY);
+            }
         }
     }
 }

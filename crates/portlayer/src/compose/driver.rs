@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::live::{Live, Process};
 use super::node::{Board, Cause, Node, Seats};
+use super::patience::{Away, patiently};
 use super::record::{self, TxnError};
 use super::steps::{Steps, detach};
 use super::stop::Stop;
@@ -178,8 +179,15 @@ impl Driver {
         };
         let (node, board) = (self.node.clone(), self.board.clone());
         self.stoppers.spawn(async move {
-            if let Err(error) = stop.run(&node, &board).await {
+            let mut pause = Duration::from_millis(50);
+            while let Err(error) = stop.run(&node, &board).await {
                 tracing::error!(process = %stop.process.name, %error, "stopping a task failed");
+                // An engine that is away for long must not let a task outlive its stop.
+                if !error.is_away() {
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
             }
         });
     }
@@ -308,7 +316,7 @@ impl Driver {
         };
         if let Err(error) = removed.await {
             tracing::warn!(executor = %self.executor, %error, "taking a container down failed, purging it");
-            if let Err(error) = runtime.purge(container).await {
+            if let Err(error) = patiently(|| runtime.purge(container)).await {
                 tracing::error!(executor = %self.executor, %error, "purging a container failed, left to recovery");
             }
         }

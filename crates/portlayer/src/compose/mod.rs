@@ -20,6 +20,7 @@ mod live;
 mod network;
 mod node;
 mod oci;
+mod patience;
 mod prepare;
 mod record;
 mod result;
@@ -40,6 +41,7 @@ pub use security::Security;
 
 pub(crate) use intent::Intent;
 pub(crate) use node::Composer;
+pub(crate) use patience::patiently;
 pub(crate) use record::unclaim;
 
 #[cfg(test)]

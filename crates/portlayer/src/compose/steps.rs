@@ -6,6 +6,7 @@ use futures::future::join_all;
 use super::StepError;
 use super::node::Node;
 use super::oci;
+use super::patience::patiently;
 use super::validate::{EffectiveTask, Resolved, VolumeUse};
 use crate::element::{ElementId, Record, StoreKeys};
 use crate::runtime::{
@@ -325,7 +326,7 @@ impl Steps<'_> {
         let mut failures = Vec::new();
         for step in undo.into_iter().rev() {
             crate::crash::point("step.before-undo");
-            if let Err(error) = self.undo_one(&step).await {
+            if let Err(error) = patiently(|| self.undo_one(&step)).await {
                 failures.push((step.name(), error));
             }
         }

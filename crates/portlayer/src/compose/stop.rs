@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::node::{Board, Cause, Node};
+use super::patience::patiently;
 use crate::element::ElementId;
 use crate::runtime::{Delivery, ProcessId, RuntimeError, SignalScope};
 use crate::task::ExitReason;
@@ -35,7 +36,7 @@ impl Stop {
     pub(crate) async fn begin(&self, node: &Node, board: &Board) -> Result<Delivery, RuntimeError> {
         let cause = Cause::Stopped(self.reason);
         board.note(&self.process, cause);
-        let first = self.signal(node, self.signal).await;
+        let first = patiently(|| self.signal(node, self.signal)).await;
         let delivery = match first {
             Err(_) if self.signal != SIGKILL => self.signal(node, SIGKILL).await,
             other => other,

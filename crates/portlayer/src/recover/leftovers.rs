@@ -67,14 +67,14 @@ impl PortLayer {
 }
 
 /// The port layer, unless it was closed meanwhile: a sweep keeps nothing open.
-fn layer(shared: &Weak<Shared>) -> Option<PortLayer> {
+pub(super) fn layer(shared: &Weak<Shared>) -> Option<PortLayer> {
     Some(PortLayer {
         shared: shared.upgrade()?,
         actor: "recover".into(),
     })
 }
 
-async fn sweep_leftovers(shared: &Weak<Shared>, leftovers: Vec<Finding>) {
+pub(super) async fn sweep_leftovers(shared: &Weak<Shared>, leftovers: Vec<Finding>) {
     let leaks = reduce(leftovers);
     if leaks.is_empty() {
         return;

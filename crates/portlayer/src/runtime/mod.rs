@@ -29,6 +29,7 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
+use tokio::sync::watch;
 
 pub use error::{RuntimeError, RuntimeErrorKind};
 pub use found::{
@@ -56,6 +57,13 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Whether the engine answers now. Itself answers within seconds, whatever hangs.
     async fn ping(&self) -> Result<(), RuntimeError>;
+
+    /// Counts how often the engine was lost since we opened it, and tells of every further time: its process ended, was
+    /// killed or was replaced. What runs goes on; calls that were in flight have failed, with or without effect. By default
+    /// it is never lost.
+    fn losses(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
 
     /// Opens the lease of a commit. Idempotent.
     async fn begin(&self, scope: &Scope) -> Result<(), RuntimeError>;

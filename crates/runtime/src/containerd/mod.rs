@@ -42,6 +42,7 @@ use crate::{
     process::{self, Name},
     root::{self, blocking},
 };
+use tokio::sync::watch;
 use tracked::{Tracked, lock};
 
 /// The signal that init passes on as SIGKILL, and the one for SIGSTOP (see `crates/init`).
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pump: Pump,
     tracked: Mutex<HashMap<ProcessId, Arc<Tracked>>>,
     users: Arc<Users>,
+    losses: watch::Receiver<u64>,
 }
 
 impl Shared {
@@ -195,6 +197,10 @@ impl Runtime for Containerd {
 
     async fn ping(&self) -> Result<(), RuntimeError> {
         probe::ping(&self.shared.client).await
+    }
+
+    fn losses(&self) -> watch::Receiver<u64> {
+        self.shared.losses.clone()
     }
 
     async fn begin(&self, scope: &Scope) -> Result<(), RuntimeError> {

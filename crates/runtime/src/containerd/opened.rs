@@ -58,6 +58,7 @@ impl Containerd {
             pump: Pump::start().map_err(failed("start", "the thread that serves streams"))?,
             tracked: Mutex::default(),
             users: Arc::default(),
+            losses: engine.losses(),
             places,
         })
     }

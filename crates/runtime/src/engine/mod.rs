@@ -24,6 +24,7 @@ use containerd_client::services::v1::{CreateNamespaceRequest, Namespace};
 use containerd_client::tonic::{Code, Status};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use crate::{client::Client, host, io::LogBounds};
 
@@ -221,6 +222,8 @@ pub struct Engine {
     keeper: Option<Child>,
     /// Starts containerd again when it ends; none while we end it ourselves.
     watcher: Option<watcher::Watcher>,
+    /// How often containerd ended since we watch it.
+    losses: Arc<watch::Sender<u64>>,
     _lock: Flock<fs::File>,
 }
 
@@ -238,6 +241,7 @@ impl Engine {
             child: Arc::new(Mutex::new(child)),
             keeper,
             watcher: None,
+            losses: Arc::default(),
             _lock: lock,
         };
         engine.wait_until_served().await?;
@@ -253,6 +257,11 @@ impl Engine {
     /// What was asked for.
     pub fn config(&self) -> &EngineConfig {
         &self.config
+    }
+
+    /// How often containerd ended since the start, whoever ended it, and every further time.
+    pub fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.subscribe()
     }
 
     /// A client for this engine and its namespace.
@@ -352,6 +361,7 @@ impl Engine {
             self.places.clone(),
             self.config.clone(),
             Arc::clone(&self.child),
+            Arc::clone(&self.losses),
         );
         self.watcher = Some(watcher.map_err(io_error("watch", &self.places.socket))?);
         Ok(())
@@ -390,6 +400,7 @@ impl Engine {
             spawn(&places, &config)
         });
         self.child = Arc::new(Mutex::new(Some(new.await?)));
+        self.losses.send_modify(|losses| *losses += 1);
         self.wait_until_served().await?;
         self.watch()
     }

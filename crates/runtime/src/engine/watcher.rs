@@ -12,6 +12,7 @@ use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
+use tokio::sync::watch;
 
 use super::{EngineConfig, Places, spawn};
 
@@ -37,12 +38,14 @@ impl Watcher {
         places: Places,
         config: EngineConfig,
         child: OurChild,
+        losses: Arc<watch::Sender<u64>>,
     ) -> std::io::Result<Watcher> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let watch = Watch {
             places,
             config,
             child,
+            losses,
             stop: stop.try_clone()?,
         };
         let thread = std::thread::Builder::new()
@@ -68,6 +71,7 @@ struct Watch {
     places: Places,
     config: EngineConfig,
     child: OurChild,
+    losses: Arc<watch::Sender<u64>>,
     stop: OwnedFd,
 }
 
@@ -82,6 +86,7 @@ impl Watch {
                         return;
                     }
                     self.take_end();
+                    self.losses.send_modify(|losses| *losses += 1);
                     tracing::error!("containerd ended and is started again; tasks go on");
                     if since.elapsed() > LASTING {
                         pause = Duration::ZERO;

@@ -6,6 +6,7 @@ use crate::Operation;
 use crate::compose::diff::Change;
 use crate::compose::driver::Driver;
 use crate::compose::intent::Intent;
+use crate::compose::patience::{Away, patiently};
 use crate::compose::prepare::Prepared;
 use crate::compose::record::{self, NewRuns, TxnError};
 use crate::compose::steps::{Failed, Start};
@@ -75,10 +76,12 @@ impl Driver {
         fresh: Option<u32>,
     ) -> CommitError {
         let mut used_up = None;
-        if let (false, Some(generation)) = (undo_failures.is_empty(), fresh) {
+        // An engine that went away may have done more than it knows of now.
+        let unknown = failed.source.is_away() || !undo_failures.is_empty();
+        if let (true, Some(generation)) = (unknown, fresh) {
             used_up = Some(generation);
             let container = ContainerId::new(&self.executor, generation);
-            if let Err(error) = self.node.runtime.purge(&container).await {
+            if let Err(error) = patiently(|| self.node.runtime.purge(&container)).await {
                 tracing::error!(executor = %self.executor, %error, "purging a half-made container failed");
             }
         }
