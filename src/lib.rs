@@ -40,6 +40,7 @@
 pub mod config;
 mod metrics;
 mod node;
+pub mod pull;
 pub mod server;
 
 pub use node::{CloseError, LocationFault, Node, OpenError, clean, open, open_with};

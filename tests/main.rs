@@ -11,6 +11,7 @@ mod diego;
 mod isolation;
 mod network;
 mod node;
+mod pull;
 mod serve;
 mod support;
 mod tidy;

@@ -24,6 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Metadata is looked at in the order of keys.
         .btree_map(".")
+        // Its own, which shows nothing, is in lib.rs.
+        .skip_debug(["portlayer.v1.RegistryCredentials"])
         // Data is passed on, not copied.
         .bytes(".")
         .compile_fds(descriptors)?;

@@ -18,6 +18,7 @@ pub(super) struct File {
     pub(super) networks: Vec<NetworkConfig>,
     pub(super) ledger: Ledger,
     pub(super) logs: Logs,
+    pub(super) pull: super::pull::Pull,
     pub(super) serve: Serve,
 }
 

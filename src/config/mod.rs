@@ -6,6 +6,7 @@
 mod file;
 mod location;
 mod network;
+mod pull;
 mod resolve;
 mod serve;
 mod size;
@@ -24,6 +25,7 @@ use thiserror::Error;
 
 pub use location::{Backing, LocationConfig};
 pub use network::NetworkConfig;
+pub use pull::PullSettings;
 pub use resolve::{Flags, Loaded, load};
 pub use serve::{Ids, Mode, Role, ServeSettings, TlsSettings};
 pub use size::{SizeError, parse_size};
@@ -52,6 +54,8 @@ pub struct Config {
     pub ledger: LedgerSettings,
     /// Stored output of tasks.
     pub logs: LogSettings,
+    /// How registries are reached.
+    pub pull: PullSettings,
     /// How the daemon serves.
     pub serve: ServeSettings,
 }
@@ -103,6 +107,7 @@ impl Config {
                 event_retention: 1_000_000,
             },
             logs: LogSettings::default(),
+            pull: PullSettings::default(),
         }
     }
 

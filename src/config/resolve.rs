@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::File;
 use super::source::{Environment, Origin, Setting, Sources};
-use super::{Config, ConfigError, SOCKET, Way, location, network, serve};
+use super::{Config, ConfigError, SOCKET, Way, location, network, pull, serve};
 
 /// The smallest log file: below it there would be a file for every few lines.
 const MIN_LOG_FILE_BYTES: u64 = 4 << 10;
@@ -122,6 +122,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
         config.logs.files,
     )?;
     config.serve = serve::resolve(file.serve, config.serve, &mut from)?;
+    config.pull = pull::resolve(file.pull, config.pull, &mut from)?;
     // Locations are structured: only a file can give them, and it gives all of them.
     let origin = match file.locations {
         Some(locations) => {

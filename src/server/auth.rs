@@ -231,12 +231,13 @@ mod tests {
     }
 
     /// A new call stands here or in [`LOOKING`].
-    const CHANGING: [&str; 12] = [
+    const CHANGING: [&str; 13] = [
         "/portlayer.v1.CompositionsService/Commit",
         "/portlayer.v1.ElementsService/Create",
         "/portlayer.v1.ElementsService/Delete",
         "/portlayer.v1.ElementsService/EnsureFreespace",
         "/portlayer.v1.ElementsService/Import",
+        "/portlayer.v1.ElementsService/Pull",
         "/portlayer.v1.ElementsService/Update",
         "/portlayer.v1.NodeService/Sweep",
         "/portlayer.v1.TasksService/Attach",

@@ -16,10 +16,10 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
-use super::{Answers, PIECE, Shared, bad, id_in, layer_of, tell_revision};
+use super::{Answers, PIECE, Shared, bad, id_in, layer_of, pull, tell_revision};
 
 /// Messages of progress on the way; what does not fit is dropped.
-const PROGRESS: usize = 16;
+pub(super) const PROGRESS: usize = 16;
 
 pub(super) struct Elements(pub(super) Arc<Shared>);
 
@@ -59,6 +59,7 @@ pub(super) fn create(field: &str, message: v1::CreateRequest) -> Result<NewEleme
 impl ElementsService for Elements {
     type ImportStream = Answers<v1::ImportResponse>;
     type ExportStream = Answers<v1::ExportResponse>;
+    type PullStream = Answers<v1::PullResponse>;
 
     async fn create(
         &self,
@@ -97,6 +98,16 @@ impl ElementsService for Elements {
         let made = import(layer, new, header.progress, answers);
         tokio::spawn(made.instrument(tracing::Span::current()));
         Ok(Response::new(Box::pin(ReceiverStream::new(answered))))
+    }
+
+    async fn pull(
+        &self,
+        request: Request<v1::PullRequest>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        let layer = layer_of(&request)?;
+        let pulls = self.0.facts.pulls.clone();
+        let answers = pull::answers(layer, pulls, request.into_inner())?;
+        Ok(Response::new(self.0.until_draining(answers)))
     }
 
     async fn read(

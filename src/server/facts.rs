@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::Node;
 use crate::config::Config;
+use crate::pull::Pulls;
 
 /// Fixed facts of a node.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +19,8 @@ pub struct Facts {
     pub locations: Vec<LocationInfo>,
     /// Where things are, by name, for people who look for a fault.
     pub places: BTreeMap<String, String>,
+    /// How registries are reached; `None` = images are not pulled here.
+    pub pulls: Option<Pulls>,
 }
 
 impl Facts {
@@ -47,6 +50,7 @@ impl Facts {
                 .map(|(name, place)| (name.to_owned(), place))
                 .into_iter()
                 .collect(),
+            pulls: Some(Pulls::of(config)),
         }
     }
 }

@@ -31,6 +31,7 @@ mod gate;
 mod health;
 mod listen;
 mod node;
+mod pull;
 mod tasks;
 
 use std::pin::Pin;

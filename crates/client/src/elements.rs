@@ -20,7 +20,7 @@ use crate::{Client, Error};
 /// Bytes of data in one message.
 const PIECE: usize = 256 << 10;
 
-fn service(channel: Channel) -> ElementsServiceClient<Channel> {
+pub(crate) fn service(channel: Channel) -> ElementsServiceClient<Channel> {
     ElementsServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES)
 }
 

@@ -28,6 +28,7 @@ mod error;
 mod events;
 pub mod node;
 mod nodes;
+mod pull;
 mod tasks;
 pub mod wire;
 
@@ -36,4 +37,5 @@ pub use compose::{Committed, Edit, ElementOutcome};
 pub use connection::{Client, Tls};
 pub use error::Error;
 pub use events::{EventStream, Watch, Watched};
+pub use pull::{PullFrom, Pulled, RegistryCredentials};
 pub use tasks::{LogStream, RunPlan};

@@ -4,6 +4,7 @@ use clap::Args;
 use portlayer::element::{Checksum, ElementId, ImageSpec, Kind, NewElement, Spec, VolumeSpec};
 use portlayer::task::{ExecutorSpec, TaskSpec};
 
+use super::pull::{self, PullFlags};
 use crate::cli::context::{Context, usage};
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::{OutputArgs, Reporter};
@@ -45,6 +46,11 @@ pub(crate) trait KindFlags: Args {
     fn owner(&self) -> Option<&str> {
         None
     }
+
+    /// What the data come from instead of a file (images).
+    fn pull(&self) -> Option<&PullFlags> {
+        None
+    }
 }
 
 /// An image: data are an OCI layout or archive, a docker archive, or a layer
@@ -53,6 +59,8 @@ pub(crate) struct ImageFlags {
     /// Bytes that must be left after unpacking
     #[arg(long, value_name = "SIZE", value_parser = parse::size, default_value = "0")]
     free: u64,
+    #[command(flatten)]
+    pull: PullFlags,
 }
 
 impl KindFlags for ImageFlags {
@@ -60,6 +68,10 @@ impl KindFlags for ImageFlags {
         Ok(Spec::Image(ImageSpec {
             freespace_bytes: self.free,
         }))
+    }
+
+    fn pull(&self) -> Option<&PullFlags> {
+        Some(&self.pull)
     }
 }
 
@@ -193,6 +205,15 @@ pub(crate) async fn run<C: KindFlags>(
     new.checksum = args.checksum;
     new.hidden = args.hidden;
     (new.ro, new.rw) = args.metadata.patches();
+    if let Some(from) = args
+        .flags
+        .pull()
+        .map(PullFlags::from)
+        .transpose()?
+        .flatten()
+    {
+        return pull::store(new, from, args.output, context).await;
+    }
     store(new, args.from.as_deref(), args.output, context).await
 }
 

@@ -4,6 +4,7 @@ mod create;
 mod export;
 mod import;
 mod list;
+pub(crate) mod pull;
 mod remove;
 mod show;
 mod update;

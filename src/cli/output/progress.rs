@@ -91,8 +91,19 @@ impl Shared {
             (Shape::Bar(bar), Progress::Unpacked { layers, of }) => {
                 bar.set_message(format!("layer {layers}/{of}"));
             }
+            (Shape::Bar(bar), Progress::Pulled { bytes, of }) => {
+                bar.set_length(of);
+                bar.set_position(bytes);
+                bar.set_message(if bytes < of { "pulling" } else { "pulled" });
+            }
             (Shape::Lines { json, last }, progress) => {
-                if matches!(progress, Progress::Read { .. }) && !due(last) {
+                let many = match progress {
+                    Progress::Read { .. } => true,
+                    // The last one is always told.
+                    Progress::Pulled { bytes, of } => bytes < of,
+                    Progress::Unpacked { .. } => false,
+                };
+                if many && !due(last) {
                     return;
                 }
                 self.line(*json, progress);
@@ -109,6 +120,9 @@ impl Shared {
                 Progress::Unpacked { layers, of } => {
                     serde_json::json!({"id": self.what, "unpacked_layers": layers, "layers": of})
                 }
+                Progress::Pulled { bytes, of } => {
+                    serde_json::json!({"id": self.what, "pulled_bytes": bytes, "total_bytes": of})
+                }
             };
             let _ = super::raw(true, format!("{value}\n").as_bytes());
         } else {
@@ -119,6 +133,9 @@ impl Shared {
                 (Progress::Read { bytes }, None) => format!("read {}", HumanBytes(bytes)),
                 (Progress::Unpacked { layers, of }, _) => {
                     format!("unpacked layer {layers} of {of}")
+                }
+                (Progress::Pulled { bytes, of }, _) => {
+                    format!("pulled {} of {}", HumanBytes(bytes), HumanBytes(of))
                 }
             };
             super::note(&format!("{}: {text}", self.what));

@@ -13,6 +13,7 @@ use super::signals::Signals;
 use super::start_failure;
 use super::temporary::Temporary;
 use crate::cli::context::{Context, usage};
+use crate::cli::element::pull::{self, CredentialFlags};
 use crate::cli::exit_code;
 use crate::cli::failure::{Exit, Failure, OWN_FAILURE, Outcome};
 use crate::cli::output::{self, Reporter};
@@ -25,7 +26,8 @@ use crate::cli::terminal::DetachKeys;
 /// signal n ended it, 127 and 126 when the program is missing or cannot be executed, 125 for failures of our own
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// An image's id or name, or the path (with a /) of an OCI layout or archive, docker archive or layer
+    /// An image's id or name, the path (with a /) of an OCI layout or archive, docker archive or layer, or
+    /// docker://HOST[:PORT]/NAME[:TAG][@DIGEST] in a registry
     image: String,
     /// Program and arguments [default: the image's]
     #[arg(
@@ -79,6 +81,8 @@ pub(crate) struct RunArgs {
     /// With json: one line with the exit record on standard error at the end
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
+    #[command(flatten)]
+    pull: CredentialFlags,
     #[command(flatten)]
     task: TaskFlags,
     #[command(flatten)]
@@ -197,6 +201,15 @@ async fn image(
     names: &Names,
     made: &mut Temporary,
 ) -> Result<ElementId, Failure> {
+    if args.image.starts_with(pull::SCHEME) {
+        let from = args.pull.with(&usage(pull::reference(&args.image))?)?;
+        let id = usage(names.fresh(Kind::Image, "run"))?;
+        let new = NewElement::new(id.clone(), Spec::Image(ImageSpec::default()));
+        let reporter = Reporter::new(context.progress, &args.image, None);
+        made.pull(client, new, from, reporter.sink()).await?;
+        return Ok(id);
+    }
+    args.pull.refuse("an image that is pulled (docker://...)")?;
     if !is_path(&args.image) {
         return usage(names.of_kind(Kind::Image, &args.image));
     }

@@ -2,7 +2,7 @@
 
 use portlayer::element::{Descriptor, ElementId, Kind, NewElement};
 use portlayer::store::ProgressSink;
-use portlayer_client::Client;
+use portlayer_client::{Client, PullFrom};
 
 use crate::cli::failure::Failure;
 
@@ -26,6 +26,19 @@ impl Temporary {
         };
         self.made.push(created.id.clone());
         Ok(created)
+    }
+
+    /// Makes one of what a registry has.
+    pub(super) async fn pull(
+        &mut self,
+        client: &Client,
+        new: NewElement,
+        from: PullFrom,
+        progress: ProgressSink,
+    ) -> Result<(), Failure> {
+        let pulled = client.pull(new, from, Some(progress)).await?;
+        self.made.push(pulled.image.id);
+        Ok(())
     }
 
     /// Keeps what was made.

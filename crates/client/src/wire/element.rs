@@ -395,6 +395,7 @@ impl Wire for Progress {
             progress: Some(match self {
                 Progress::Read { bytes } => P::ReadBytes(bytes),
                 Progress::Unpacked { layers, of } => P::Unpacked(v1::UnpackedLayers { layers, of }),
+                Progress::Pulled { bytes, of } => P::Pulled(v1::PulledBytes { bytes, of }),
             }),
         }
     }
@@ -404,6 +405,7 @@ impl Wire for Progress {
         Ok(match message.progress.ok_or_else(|| missing("progress"))? {
             P::ReadBytes(bytes) => Progress::Read { bytes },
             P::Unpacked(v1::UnpackedLayers { layers, of }) => Progress::Unpacked { layers, of },
+            P::Pulled(v1::PulledBytes { bytes, of }) => Progress::Pulled { bytes, of },
         })
     }
 }

@@ -210,7 +210,7 @@ fn code(kind: ErrorKind) -> Code {
 }
 
 /// An error and its causes on one line.
-fn message(error: &dyn std::error::Error) -> String {
+pub fn message(error: &dyn std::error::Error) -> String {
     let mut parts = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {

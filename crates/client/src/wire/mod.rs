@@ -30,7 +30,7 @@ pub use element::{
     hide_secrets, list_query, list_request, new_element, patch, projection, projection_message,
     read_new_element, update_request,
 };
-pub use error::{Fault, kind_of_code, status_of};
+pub use error::{Fault, kind_of_code, message, status_of};
 pub use event::{fetched, gap_event, parts, read_fetched};
 pub use task::{log_query, logs_request};
 

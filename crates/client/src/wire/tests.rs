@@ -321,6 +321,7 @@ fn elements_pages_and_audit_rows() {
     }
     same(Progress::Read { bytes: 1 });
     same(Progress::Unpacked { layers: 1, of: 2 });
+    same(Progress::Pulled { bytes: 1, of: 2 });
 }
 
 #[test]

@@ -69,6 +69,13 @@ pub enum Progress {
         /// Bytes.
         bytes: u64,
     },
+    /// Bytes that came from a registry so far; told by a pull, before the first byte is read.
+    Pulled {
+        /// There.
+        bytes: u64,
+        /// All.
+        of: u64,
+    },
     /// Layers unpacked so far.
     Unpacked {
         /// Done.

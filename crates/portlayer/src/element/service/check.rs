@@ -29,6 +29,13 @@ impl PortLayer {
         Ok(location)
     }
 
+    /// Whether an element of this id could be made now: its location takes it and the id is free. Create looks again; this
+    /// is for callers to whom the data cost something. Errors: `Location`, `AlreadyExists`, `Ledger`.
+    pub fn can_create(&self, id: &ElementId) -> Result<(), CreateError> {
+        self.usable_location(id, Verb::Create)?;
+        self.check_free(id)
+    }
+
     pub(super) fn check_parent(
         &self,
         id: &ElementId,
