@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::{Answer, Edit, Exit, LogSeen, Op, State};
 use crate::report::Report;
-use crate::tasks::Template;
+use crate::tasks::{TEMPLATES, Template};
 
 /// A value as acknowledged, and as it may be because of an operation whose answer did not come.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +56,8 @@ pub(crate) struct Model {
     pub(crate) from: u64,
     /// How far each log was judged: run, bytes of both streams, and how many deaths there had been.
     judged: BTreeMap<Place, (u32, usize, usize, u32)>,
+    /// Logs that went with their executor while runs may have been unknown: what is found next is where judging begins.
+    unmeasured: BTreeSet<Place>,
     /// Newest run by place and whether it runs, as last found.
     runs: BTreeMap<Place, (u32, bool)>,
     live: BTreeSet<String>,
@@ -76,6 +78,7 @@ impl Model {
             exits: BTreeMap::new(),
             from: 1,
             judged: BTreeMap::new(),
+            unmeasured: BTreeSet::new(),
             runs: BTreeMap::new(),
             live: BTreeSet::new(),
             leaks: BTreeSet::new(),
@@ -198,12 +201,11 @@ impl Model {
         }
     }
 
-    /// Logs go with their executor; runs are numbered on.
+    /// Logs go with their executor, also of runs that started and ended since we last looked; runs are numbered on.
     fn forget_logs(&mut self, executor: &str) {
-        for (of, task, run) in self.exits.keys().filter(|(of, ..)| of == executor) {
-            self.judged
-                .insert((of.clone(), task.clone()), (*run, 0, 0, self.deaths));
-        }
+        let tasks = TEMPLATES.iter().map(|template| template.name.to_owned());
+        self.unmeasured
+            .extend(tasks.map(|task| (executor.to_owned(), task)));
     }
 
     fn after(&self, executor: &str, edits: &[Edit]) -> Joined {
@@ -405,6 +407,11 @@ impl Model {
         let Some((newest, false)) = self.runs.get(&place).copied() else {
             return;
         };
+        if self.unmeasured.remove(&place) {
+            let measured = (newest, log.out.len(), log.err.len(), self.deaths);
+            self.judged.insert(place, measured);
+            return;
+        }
         let (mut run, mut out, mut err, before) =
             self.judged.get(&place).copied().unwrap_or_default();
         let deaths = self.deaths - before;

@@ -161,4 +161,6 @@ pub(crate) struct Exit {
     pub(crate) reason: String,
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<i32>,
+    /// Why it could not be started.
+    pub(crate) message: Option<String>,
 }

@@ -325,6 +325,7 @@ fn seen(exit: &ExitRecord) -> Exit {
         reason: exit.reason.as_str().to_owned(),
         code: exit.code,
         signal: exit.signal,
+        message: exit.message.clone(),
     }
 }
 

@@ -158,12 +158,20 @@ impl Driver {
             return;
         };
         let restarts = last.restarts + 1;
-        match self.try_restart(&record, &body, task, restarts).await {
-            Ok(()) => {}
-            Err(failed) => {
-                self.record_failed_restart(&body, task, restarts, failed)
-                    .await
+        let was_live = self.live.is_some();
+        let outcome = match self.try_restart(&record, &body, task, restarts).await {
+            // The container may have ended under it, with the last of the others: then it gets one of its own.
+            Err(_) if was_live && self.ends_soon().await => {
+                match self.node.executor(&self.executor) {
+                    Ok((record, body)) => self.try_restart(&record, &body, task, restarts).await,
+                    Err(_) => return,
+                }
             }
+            outcome => outcome,
+        };
+        if let Err(failed) = outcome {
+            self.record_failed_restart(&body, task, restarts, failed)
+                .await;
         }
     }
 

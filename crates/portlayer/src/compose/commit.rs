@@ -41,7 +41,7 @@ impl Driver {
     }
 
     /// Whether the container turns out to have ended.
-    async fn ends_soon(&mut self) -> bool {
+    pub(super) async fn ends_soon(&mut self) -> bool {
         let soon = Duration::from_millis(100);
         while self.live.is_some() {
             match tokio::time::timeout(soon, self.waits.join_next()).await {

@@ -245,7 +245,7 @@ pub(crate) fn commit(
             )?;
         }
     }
-    add_runs(txn, &mut composition, &commit.runs, revision);
+    add_runs(txn, &mut composition, &commit.runs);
     if commit.started {
         record.state = State::Running;
         txn.emit(
@@ -293,7 +293,7 @@ fn keep_lease(
     Ok(())
 }
 
-fn add_runs(txn: &Txn<'_>, composition: &mut Composition, new: &NewRuns<'_>, revision: u64) {
+fn add_runs(txn: &Txn<'_>, composition: &mut Composition, new: &NewRuns<'_>) {
     for start in new.starts {
         let run = Run {
             run: start.run,
@@ -305,9 +305,6 @@ fn add_runs(txn: &Txn<'_>, composition: &mut Composition, new: &NewRuns<'_>, rev
             deadline_ms: new.deadlines.get(&start.task).copied(),
         };
         composition.runs.insert(start.task.clone(), run);
-        if let Some(joined) = composition.joined.get_mut(&start.task) {
-            joined.changed = revision;
-        }
     }
 }
 
@@ -387,8 +384,11 @@ pub(crate) fn ended(
         }
         _ => return Ok(None),
     }
-    if let Some(joined) = composition.joined.get_mut(&exit.task) {
-        joined.bound &= ended.restarts;
+    // What is started again stays as it was bound: a handle that wants it stopped is not stale for that.
+    if let Some(joined) = composition.joined.get_mut(&exit.task)
+        && !ended.restarts
+    {
+        joined.bound = false;
         joined.changed = revision;
     }
     txn.put_exit(exit)?;
@@ -449,7 +449,7 @@ pub(crate) fn restarted(
     body.composition.generation = generation;
     let held = body.composition.lease.take();
     keep_lease(txn, id, &mut body.composition, held)?;
-    add_runs(txn, &mut body.composition, runs, revision);
+    add_runs(txn, &mut body.composition, runs);
     for start in runs.starts {
         let at = txn.get(&start.task)?.map_or(0, |task| task.revision);
         txn.emit(

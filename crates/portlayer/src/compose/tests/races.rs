@@ -1,11 +1,13 @@
 //! Commits against commits, signals and ends.
 
+use std::time::Duration;
+
 use super::support::{Node, X, id};
 use crate::compose::{CommitError, ElementResult, Interrupt, Interrupted, JoinHow, TaskBind};
 use crate::element::{Body, State};
 use crate::ledger::LedgerError;
 use crate::runtime::SignalScope;
-use crate::task::ExitReason;
+use crate::task::{ExitReason, RestartPolicy};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn commits_of_different_elements_from_one_revision_all_succeed() {
@@ -76,6 +78,27 @@ async fn a_handle_over_what_changed_is_stale_and_says_who_changed_it() {
     assert_eq!((element, *expected), (&task, 1));
     assert!(*actual > result.revision);
     assert!(changed_by.contains("driver"), "{changed_by}");
+}
+
+#[tokio::test]
+async fn a_task_that_is_started_again_and_again_can_be_stopped_by_a_handle_from_before() {
+    let node = Node::new().await;
+    let policy = RestartPolicy::Always { backoff_ms: 1 };
+    let task = node
+        .task_with("task://t/a", "exit 1", |spec| spec.restart = policy)
+        .await;
+    node.run(&[&task]).await;
+    let unbind = node.open().await.unbind(Some(&task)).await;
+    // Ends and starts are recorded under the handle.
+    while node.exits(&task) < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    unbind.commit().await.unwrap();
+    node.settled().await;
+    let exits = node.exits(&task);
+    assert!(!node.body().composition.joined[&task].bound);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(node.exits(&task), exits);
 }
 
 #[tokio::test]
