@@ -9,6 +9,7 @@ pub struct TarBuilder {
     bytes: Vec<u8>,
     owner: (u32, u32),
     mtime: u64,
+    device: Option<(u32, u32)>,
 }
 
 impl TarBuilder {
@@ -28,6 +29,13 @@ impl TarBuilder {
     #[must_use]
     pub fn mtime(mut self, seconds: u64) -> TarBuilder {
         self.mtime = seconds;
+        self
+    }
+
+    /// Major and minor number of the devices that follow; (1, 3), the null device, unless said otherwise.
+    #[must_use]
+    pub fn device(mut self, major: u32, minor: u32) -> TarBuilder {
+        self.device = Some((major, minor));
         self
     }
 
@@ -70,7 +78,7 @@ impl TarBuilder {
     /// Any entry. Names over 100 bytes get GNU long-name headers.
     #[must_use]
     pub fn entry(
-        mut self,
+        self,
         kind: EntryKind,
         path: &[u8],
         target: &[u8],
@@ -86,19 +94,8 @@ impl TarBuilder {
             EntryKind::Directory => b'5',
             EntryKind::Fifo => b'6',
         };
-        if target.len() > 100 {
-            self = self.raw(
-                b'K',
-                b"././@LongLink",
-                b"",
-                0o644,
-                &[target, b"\0"].concat(),
-            );
-        }
-        if path.len() > 100 {
-            self = self.raw(b'L', b"././@LongLink", b"", 0o644, &[path, b"\0"].concat());
-        }
-        self.raw(flag, path, target, mode, data)
+        self.long_names(path, target)
+            .raw(flag, path, target, mode, data)
     }
 
     /// A PAX header for the next entry.
@@ -142,21 +139,39 @@ impl TarBuilder {
         };
         put(0, path, 100);
         put(100, format!("{mode:07o}\0").as_bytes(), 8);
-        put(108, format!("{:07o}\0", self.owner.0).as_bytes(), 8);
-        put(116, format!("{:07o}\0", self.owner.1).as_bytes(), 8);
-        put(124, &size_field(size), 12);
-        put(136, format!("{:011o}\0", self.mtime).as_bytes(), 12);
+        put(108, &number(u64::from(self.owner.0), 8), 8);
+        put(116, &number(u64::from(self.owner.1), 8), 8);
+        put(124, &number(size, 12), 12);
+        put(136, &number(self.mtime, 12), 12);
         put(148, b"        ", 8);
         put(156, &[flag], 1);
         put(157, target, 100);
         put(257, b"ustar  \0", 8);
-        put(329, b"0000001\0", 8);
-        put(337, b"0000003\0", 8);
+        let (major, minor) = self.device.unwrap_or((1, 3));
+        put(329, &number(u64::from(major), 8), 8);
+        put(337, &number(u64::from(minor), 8), 8);
         let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
         header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         self.bytes.extend(header);
         self.bytes.extend(data);
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
+    }
+
+    /// The header alone of an entry whose `size` bytes of data follow; long names as in [`TarBuilder::entry`].
+    pub fn header(self, flag: u8, path: &[u8], target: &[u8], mode: u32, size: u64) -> Vec<u8> {
+        self.long_names(path, target)
+            .raw_sized(flag, path, target, mode, size, b"")
+            .bytes
+    }
+
+    fn long_names(mut self, path: &[u8], target: &[u8]) -> TarBuilder {
+        for (flag, name) in [(b'K', target), (b'L', path)] {
+            if name.len() > 100 {
+                let data = [name, b"\0"].concat();
+                self = self.raw(flag, b"././@LongLink", b"", 0o644, &data);
+            }
+        }
         self
     }
 
@@ -172,12 +187,18 @@ impl TarBuilder {
     }
 }
 
-/// Octal text while it fits (8 GiB), GNU's base-256 above.
-fn size_field(size: u64) -> Vec<u8> {
-    if size < 1 << 33 {
-        return format!("{size:011o}\0").into_bytes();
+/// A number field of `width` bytes, 8 or 12: octal text while it fits (2 MiB, 8 GiB), GNU's base-256 above.
+fn number(value: u64, width: usize) -> Vec<u8> {
+    let digits = width - 1;
+    if value >> (3 * digits) == 0 {
+        return format!("{value:0digits$o}\0").into_bytes();
     }
-    [&[0x80, 0, 0, 0][..], &size.to_be_bytes()].concat()
+    let mut field = vec![0; width];
+    let bytes = value.to_be_bytes();
+    let at = width - bytes.len().min(digits);
+    field[at..].copy_from_slice(&bytes[bytes.len() - (width - at)..]);
+    field[0] = 0x80;
+    field
 }
 
 #[cfg(test)]
@@ -193,6 +214,16 @@ mod tests {
                 .unfinished();
             let mut reader = TarReader::new(header.as_slice(), Limits::default()).unwrap();
             assert_eq!(reader.next_entry().unwrap().unwrap().size, size);
+        }
+    }
+
+    #[test]
+    fn owners_of_name_spaces_are_read_back() {
+        for id in [0, 65_535, 2_097_151, 2_097_152, 268_435_456, u32::MAX - 1] {
+            let archive = TarBuilder::new().owner(id, id).dir("d", 0o755).finish();
+            let mut reader = TarReader::new(archive.as_slice(), Limits::default()).unwrap();
+            let entry = reader.next_entry().unwrap().unwrap();
+            assert_eq!((entry.uid, entry.gid), (id, id));
         }
     }
 }

@@ -1,9 +1,13 @@
-//! Decompression by magic, with the byte and ratio limits applied to what comes out.
+//! Decompression by magic, with the limits of bytes, ratio and time applied to what comes out.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::time::Instant;
 
 use super::{ArchiveError, FormatRule, Limits};
 use crate::element::{Checksum, Summing};
+
+/// Memory an xz stream may ask for: what `xz -9` needs to be read (65 MiB), and room.
+const XZ_MEMORY: u64 = 128 << 20;
 
 /// How a stream is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +16,10 @@ pub enum Compression {
     None,
     /// gzip (RFC 1952), any number of members.
     Gzip,
+    /// bzip2, any number of streams.
+    Bzip2,
+    /// xz, any number of streams.
+    Xz,
     /// zstd (RFC 8878).
     Zstd,
 }
@@ -23,6 +31,10 @@ impl Compression {
         let skippable = matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
         match start {
             [0x1f, 0x8b, ..] => Compression::Gzip,
+            // The head of the first block; of an archive of nothing, that of the end.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, ..]
+            | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, ..] => Compression::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
             _ if skippable => Compression::Zstd,
             _ => Compression::None,
@@ -52,6 +64,8 @@ impl<R: Read> Read for Counted<R> {
 enum Kind<R: Read> {
     None(BufReader<Counted<R>>),
     Gzip(flate2::bufread::MultiGzDecoder<BufReader<Counted<R>>>),
+    Bzip2(bzip2::bufread::MultiBzDecoder<BufReader<Counted<R>>>),
+    Xz(Box<liblzma::bufread::XzDecoder<BufReader<Counted<R>>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Counted<R>>>>),
 }
 
@@ -60,6 +74,7 @@ pub struct Decoder<R: Read> {
     kind: Kind<R>,
     compression: Compression,
     limits: Limits,
+    begun: Instant,
     out: u64,
     summing: Option<Summing>,
 }
@@ -82,6 +97,14 @@ impl<R: Read> Decoder<R> {
         let kind = match compression {
             Compression::None => Kind::None(reader),
             Compression::Gzip => Kind::Gzip(flate2::bufread::MultiGzDecoder::new(reader)),
+            Compression::Bzip2 => Kind::Bzip2(bzip2::bufread::MultiBzDecoder::new(reader)),
+            Compression::Xz => {
+                use liblzma::stream::{CONCATENATED, Stream};
+                let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)
+                    .map_err(|error| ArchiveError::Read(error.into()))?;
+                let decoder = liblzma::bufread::XzDecoder::new_stream(reader, stream);
+                Kind::Xz(Box::new(decoder))
+            }
             Compression::Zstd => {
                 let mut decoder =
                     zstd::stream::read::Decoder::with_buffer(reader).map_err(ArchiveError::Read)?;
@@ -94,6 +117,7 @@ impl<R: Read> Decoder<R> {
             kind,
             compression,
             limits,
+            begun: Instant::now(),
             out: 0,
             summing: None,
         })
@@ -123,6 +147,8 @@ impl<R: Read> Decoder<R> {
         match &self.kind {
             Kind::None(r) => r.get_ref(),
             Kind::Gzip(r) => r.get_ref().get_ref(),
+            Kind::Bzip2(r) => r.get_ref().get_ref(),
+            Kind::Xz(r) => r.get_ref().get_ref(),
             Kind::Zstd(r) => r.get_ref().get_ref(),
         }
     }
@@ -141,6 +167,8 @@ impl<R: Read> Decoder<R> {
             let result = match &mut self.kind {
                 Kind::None(r) => r.read(buf),
                 Kind::Gzip(r) => r.read(buf),
+                Kind::Bzip2(r) => r.read(buf),
+                Kind::Xz(r) => r.read(buf),
                 Kind::Zstd(r) => r.read(buf),
             };
             match result {
@@ -156,6 +184,11 @@ impl<R: Read> Decoder<R> {
         if self.out > self.limits.bytes {
             return Err(ArchiveError::TooManyBytes {
                 limit: self.limits.bytes,
+            });
+        }
+        if self.begun.elapsed() > self.limits.time {
+            return Err(ArchiveError::TooSlow {
+                limit: self.limits.time,
             });
         }
         let over = self.compression != Compression::None && self.out > self.limits.ratio_floor;

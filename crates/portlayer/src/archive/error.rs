@@ -1,6 +1,7 @@
 //! What can be wrong with an archive, each with the entry and the rule.
 
 use std::io;
+use std::time::Duration;
 
 /// A rule about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -47,6 +48,9 @@ pub enum Rule {
     /// `/dev`, `/proc` or `/sys` as a link or file: the runtime would follow it onto the host.
     #[error("/dev, /proc and /sys must be directories")]
     SystemDirectory,
+    /// A zip has no place for it: a hard link, a device, a name that is not UTF-8.
+    #[error("a zip cannot hold this entry")]
+    NotForZip,
 }
 
 /// A rule about the archive's format.
@@ -73,9 +77,12 @@ pub enum FormatRule {
     /// Something other than zeros after the end marker, or a lone zero block.
     #[error("data after the end of the archive")]
     TrailingData,
-    /// The compressed stream is damaged.
+    /// The compressed stream is damaged, or asks for more memory than an archive may.
     #[error("damaged compressed data")]
     Compression,
+    /// A zip that is damaged, encrypted or compressed in a way that is not read.
+    #[error("the zip is damaged, or its entries cannot be read")]
+    Zip,
 }
 
 /// Why an archive was refused or could not be used. Names in it are escaped, safe to print.
@@ -120,6 +127,20 @@ pub enum ArchiveError {
     Ratio {
         /// The limit.
         limit: u64,
+    },
+    /// What was to become one thing is several, or nothing.
+    #[error("{path} is no directory, and the archive has {entries} entries at its top, not one")]
+    NotOne {
+        /// The place, escaped.
+        path: String,
+        /// Entries at the top.
+        entries: u64,
+    },
+    /// It took longer than allowed.
+    #[error("the archive took longer than {} s", limit.as_secs())]
+    TooSlow {
+        /// The limit.
+        limit: Duration,
     },
     /// The stream could not be read.
     #[error("cannot read the archive")]

@@ -1,15 +1,16 @@
 //! Writes an archive into a directory, never outside it.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev,
-    mkdirat, mknodat, utimensat,
+    Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, makedev, mkdirat, mknodat,
+    utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
@@ -20,6 +21,8 @@ use super::{ArchiveError, Entry, EntryKind, EntryName, Limits, Root, Rule, TarRe
 
 /// The kernel's overflow id.
 const NOBODY: u32 = 65_534;
+/// So many zeros are worth a hole.
+const HOLE: usize = 64 << 10;
 
 /// How to extract.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +31,32 @@ pub struct ExtractOptions {
     pub limits: Limits,
     /// Keep setuid and setgid bits; they are dropped otherwise.
     pub keep_setid: bool,
+    /// Which extended attributes to set.
+    pub attributes: Attributes,
+}
+
+/// Which extended attributes go along with files and directories. Never `trusted.overlay.*`, which steer the overlay
+/// file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Attributes {
+    /// None.
+    #[default]
+    None,
+    /// `user.*`: they mean nothing to the kernel.
+    User,
+    /// All, `security.*` and access control lists among them.
+    All,
+}
+
+impl Attributes {
+    /// Whether the attribute of this name goes along.
+    pub(super) fn take(self, name: &[u8]) -> bool {
+        match self {
+            Attributes::None => false,
+            Attributes::User => name.starts_with(b"user."),
+            Attributes::All => !name.starts_with(b"trusted.overlay."),
+        }
+    }
 }
 
 /// What was extracted.
@@ -37,13 +66,15 @@ pub struct Extracted {
     pub entries: u64,
     /// Bytes of all files together.
     pub file_bytes: u64,
+    /// There is an entry for the root itself (`.`).
+    pub has_root: bool,
 }
 
-/// Extracts a tar (plain, gzip or zstd) into `root`. Owners, modes and times are taken over; extended attributes are
-/// not. Later entries replace earlier ones, as every tar does, but never a directory that is not empty.
+/// Extracts a tar (plain or compressed) into `root`. Owners, modes and times are taken over, extended attributes as the
+/// options say; long runs of zeros become holes. Later entries replace earlier ones, as every tar does, but never a directory that is not empty.
 ///
 /// On an error what was written so far stays: extract into a private staging directory and throw it away.
-/// No other process may write into the root meanwhile.
+/// A process that swaps what was extracted so far gains nothing outside the root: every step is made by descriptor.
 ///
 /// # Errors
 /// The first fault, with the entry's name.
@@ -83,19 +114,33 @@ pub fn extract_from_ids<R: Read>(
     place_all(reader, root, options, Owners::From(first))
 }
 
+/// The same, with owner and group of each entry as `owners` makes them.
+///
+/// # Errors
+/// As [`extract`].
+pub fn extract_mapped<R: Read>(
+    reader: R,
+    root: &Root,
+    options: &ExtractOptions,
+    owners: &dyn Fn(u32, u32) -> (u32, u32),
+) -> Result<Extracted, ArchiveError> {
+    place_all(reader, root, options, Owners::By(owners))
+}
+
 /// Who gets what is extracted.
 #[derive(Clone, Copy)]
-enum Owners {
+enum Owners<'a> {
     AsWritten,
     All(u32, u32),
     From(u32),
+    By(&'a dyn Fn(u32, u32) -> (u32, u32)),
 }
 
 fn place_all<R: Read>(
     reader: R,
     root: &Root,
     options: &ExtractOptions,
-    owners: Owners,
+    owners: Owners<'_>,
 ) -> Result<Extracted, ArchiveError> {
     let mut tar = TarReader::new(reader, options.limits)?;
     let mut tree = Tree {
@@ -110,9 +155,11 @@ fn place_all<R: Read>(
         (entry.uid, entry.gid) = match owners {
             Owners::AsWritten => (entry.uid, entry.gid),
             Owners::All(uid, gid) => (uid, gid),
+            Owners::By(owners) => owners(entry.uid, entry.gid),
             Owners::From(first) => (below(entry.uid, first), below(entry.gid, first)),
         };
         tree.place(&mut tar, &entry, &name)?;
+        extracted.has_root |= name.is_root();
         extracted.entries += 1;
         extracted.file_bytes += entry.size;
     }
@@ -124,7 +171,15 @@ struct Tree<'a> {
     root: &'a Root,
     options: &'a ExtractOptions,
     /// Directory entries whose mode and time are set last, when nothing is put into them any more.
-    directories: Vec<(EntryName, u32, i64)>,
+    directories: Vec<Later>,
+}
+
+/// What a directory gets when nothing is put into it any more.
+struct Later {
+    name: EntryName,
+    mode: u32,
+    mtime: i64,
+    attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Tree<'_> {
@@ -141,8 +196,7 @@ impl Tree<'_> {
                 Some(Gid::from_raw(entry.gid)),
             )
             .map_err(|e| failed("own", entry, e))?;
-            self.directories
-                .push((name.clone(), self.mode(entry), entry.mtime));
+            self.later(name, entry);
             return Ok(());
         };
         let parent = self.parent(parent, entry)?;
@@ -154,8 +208,7 @@ impl Tree<'_> {
                     make_directory(&parent, leaf, entry)?;
                 }
                 own(&parent, leaf, entry)?;
-                self.directories
-                    .push((name.clone(), self.mode(entry), entry.mtime));
+                self.later(name, entry);
             }
             EntryKind::File => {
                 clear(&parent, leaf, entry)?;
@@ -179,18 +232,55 @@ impl Tree<'_> {
                 let device = makedev(u64::from(entry.device.0), u64::from(entry.device.1));
                 mknodat(&parent, leaf, kind, Mode::S_IRUSR, device)
                     .map_err(|e| failed("make", entry, e))?;
-                own(&parent, leaf, entry)?;
-                fchmodat(
-                    &parent,
-                    leaf,
-                    Mode::from_bits_truncate(self.mode(entry)),
-                    FchmodatFlags::FollowSymlink,
-                )
-                .map_err(|e| failed("set the mode of", entry, e))?;
-                touch(&parent, leaf, entry)?;
+                self.finish_node(&parent, leaf, kind, entry)?;
             }
         }
         Ok(())
+    }
+
+    /// Owner, mode and time of a device or FIFO, by a descriptor of itself: a name could be a link by now.
+    fn finish_node(
+        &self,
+        parent: &OwnedFd,
+        leaf: &Path,
+        kind: SFlag,
+        entry: &Entry,
+    ) -> Result<(), ArchiveError> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let node =
+            openat(parent, leaf, flags, Mode::empty()).map_err(|e| failed("look at", entry, e))?;
+        let stat = fstat(&node).map_err(|e| failed("look at", entry, e))?;
+        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != kind {
+            return Err(refuse(entry, Rule::InTheWay));
+        }
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        fchownat(&node, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
+            .map_err(|e| failed("own", entry, e))?;
+        // A descriptor of O_PATH takes no fchmod; its place in /proc is the node itself.
+        let place = format!("/proc/self/fd/{}", node.as_raw_fd());
+        let permissions = std::fs::Permissions::from_mode(self.mode(entry));
+        std::fs::set_permissions(place, permissions)
+            .map_err(|source| tree_error("set the mode of", entry, source))?;
+        touch(parent, leaf, entry)
+    }
+
+    fn later(&mut self, name: &EntryName, entry: &Entry) {
+        self.directories.push(Later {
+            name: name.clone(),
+            mode: self.mode(entry),
+            mtime: entry.mtime,
+            attributes: self.attributes(entry),
+        });
+    }
+
+    /// The attributes of an entry that go along.
+    fn attributes(&self, entry: &Entry) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let named = entry.extra.iter().filter_map(|(key, value)| {
+            let name = key.strip_prefix(b"SCHILY.xattr.".as_slice())?;
+            let take = self.options.attributes.take(name);
+            take.then(|| (name.to_vec(), value.clone()))
+        });
+        named.collect()
     }
 
     /// The directory an entry goes into, made when missing. Symlinks on the way are followed inside the root.
@@ -234,15 +324,7 @@ impl Tree<'_> {
         let file = openat(parent, leaf, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|e| failed("make", entry, e))?;
         let mut file = File::from(file);
-        let mut buf = vec![0u8; 128 << 10];
-        loop {
-            let n = tar.read(&mut buf)?;
-            if n == 0 {
-                break;
-            }
-            file.write_all(&buf[..n])
-                .map_err(|source| tree_error("write", entry, source))?;
-        }
+        self.fill(tar, &mut file, entry)?;
         // The owner first: a change of owner clears setuid.
         fchown(
             &file,
@@ -252,8 +334,47 @@ impl Tree<'_> {
         .map_err(|e| failed("own", entry, e))?;
         fchmod(&file, Mode::from_bits_truncate(self.mode(entry)))
             .map_err(|e| failed("set the mode of", entry, e))?;
+        set_attributes(&file, &self.attributes(entry))
+            .map_err(|source| tree_error("set the attributes of", entry, source))?;
         let time = TimeSpec::new(entry.mtime, 0);
         futimens(&file, &time, &time).map_err(|e| failed("set the time of", entry, e))
+    }
+
+    /// The content of a file; blocks of zeros are passed over and become holes.
+    fn fill<R: Read>(
+        &self,
+        tar: &mut TarReader<R>,
+        file: &mut File,
+        entry: &Entry,
+    ) -> Result<(), ArchiveError> {
+        let write = |source| tree_error("write", entry, source);
+        let mut buf = vec![0u8; 128 << 10];
+        let mut hole = false;
+        loop {
+            // Whole blocks, whatever pieces the stream comes in: a piece of zeros is a hole only then.
+            let mut filled = 0;
+            while filled < buf.len() {
+                match tar.read(&mut buf[filled..])? {
+                    0 => break,
+                    n => filled += n,
+                }
+            }
+            if filled == 0 {
+                break;
+            }
+            let piece = &buf[..filled];
+            hole = filled >= HOLE && piece.iter().all(|byte| *byte == 0);
+            match hole {
+                true => file
+                    .seek_relative(i64::try_from(filled).unwrap_or(0))
+                    .map_err(write)?,
+                false => file.write_all(piece).map_err(write)?,
+            }
+        }
+        match hole {
+            true => file.set_len(entry.size).map_err(write),
+            false => Ok(()),
+        }
     }
 
     fn hard_link(&self, parent: &OwnedFd, leaf: &Path, entry: &Entry) -> Result<(), ArchiveError> {
@@ -297,7 +418,10 @@ impl Tree<'_> {
     fn finish_directories(&mut self) -> Result<(), ArchiveError> {
         let mut directories = std::mem::take(&mut self.directories);
         directories.reverse();
-        for (name, mode, mtime) in directories {
+        for later in directories {
+            let Later {
+                name, mode, mtime, ..
+            } = &later;
             let path = name.path();
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
             let fd = match self.root.open_at(&path, flags, Mode::empty()) {
@@ -307,14 +431,30 @@ impl Tree<'_> {
                 Err(e) => return Err(shown_error("open", &path, e)),
             };
             // The root of a volume stays usable by its owner, whatever an entry for `.` says.
-            let mode = if name.is_root() { mode | 0o700 } else { mode };
+            let mode = if name.is_root() { mode | 0o700 } else { *mode };
             fchmod(&fd, Mode::from_bits_truncate(mode))
                 .map_err(|e| shown_error("set the mode of", &path, e))?;
-            let time = TimeSpec::new(mtime, 0);
+            set_attributes(&fd, &later.attributes).map_err(|source| ArchiveError::Tree {
+                act: "set the attributes of",
+                entry: shown(path.as_os_str().as_encoded_bytes()),
+                source,
+            })?;
+            let time = TimeSpec::new(*mtime, 0);
             futimens(&fd, &time, &time).map_err(|e| shown_error("set the time of", &path, e))?;
         }
         Ok(())
     }
+}
+
+fn set_attributes(
+    file: impl std::os::fd::AsFd,
+    attributes: &[(Vec<u8>, Vec<u8>)],
+) -> io::Result<()> {
+    for (name, value) in attributes {
+        let none = rustix::fs::XattrFlags::empty();
+        rustix::fs::fsetxattr(&file, name.as_slice(), value, none)?;
+    }
+    Ok(())
 }
 
 fn as_os(bytes: &[u8]) -> &std::ffi::OsStr {
@@ -390,105 +530,4 @@ fn shown_error(act: &'static str, path: &Path, errno: Errno) -> ArchiveError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-
-    use super::*;
-    use crate::archive::{TarBuilder, write_tree};
-
-    fn unpack(archive: &[u8], keep_setid: bool) -> (tempfile::TempDir, Extracted) {
-        let dir = tempfile::tempdir().unwrap();
-        let options = ExtractOptions {
-            keep_setid,
-            ..ExtractOptions::default()
-        };
-        let got = extract(archive, &Root::open(dir.path()).unwrap(), &options).unwrap();
-        (dir, got)
-    }
-
-    #[test]
-    fn owners_modes_times_and_links_survive_a_round_trip() {
-        let owner = nix::unistd::geteuid().as_raw();
-        let group = nix::unistd::getegid().as_raw();
-        let archive = TarBuilder::new()
-            .owner(owner, group)
-            .mtime(1_000_000)
-            .dir("d", 0o2750)
-            .file("d/f", 0o640, b"hello")
-            .file("d/deep/made/parents", 0o600, &[1; 100_000])
-            .hardlink("d/g", "d/f")
-            .symlink("s", "/d/f")
-            .entry(
-                EntryKind::File,
-                &[b"n".repeat(90), b"/".to_vec(), b"m".repeat(200)].concat(),
-                b"",
-                0o644,
-                b"long",
-            )
-            .finish();
-        let (first, got) = unpack(&archive, true);
-        assert_eq!(got.file_bytes, 5 + 100_000 + 4);
-        let mut out = Vec::new();
-        write_tree(&Root::open(first.path()).unwrap(), &mut out).unwrap();
-        let (second, _) = unpack(&out, true);
-        let path = second.path();
-        assert_eq!(std::fs::read(path.join("d/f")).unwrap(), b"hello");
-        assert_eq!(
-            path.join("d/f").metadata().unwrap().ino(),
-            path.join("d/g").metadata().unwrap().ino()
-        );
-        assert_eq!(path.join("d/f").metadata().unwrap().mtime(), 1_000_000);
-        assert_eq!(path.join("d").metadata().unwrap().mtime(), 1_000_000);
-        assert_eq!(
-            path.join("d").metadata().unwrap().permissions().mode() & 0o7777,
-            0o2750
-        );
-        assert_eq!(
-            std::fs::read_link(path.join("s")).unwrap(),
-            Path::new("/d/f")
-        );
-        assert_eq!(
-            std::fs::read_dir(path.join("n".repeat(90)))
-                .unwrap()
-                .count(),
-            1
-        );
-        let mut again = Vec::new();
-        write_tree(&Root::open(second.path()).unwrap(), &mut again).unwrap();
-        // The parent made on the way has no time in the archive; everything else is byte for byte the same.
-        assert_eq!(out.len(), again.len());
-    }
-
-    #[test]
-    fn setuid_is_dropped_unless_asked_for() {
-        let owner = (
-            nix::unistd::geteuid().as_raw(),
-            nix::unistd::getegid().as_raw(),
-        );
-        let archive = TarBuilder::new()
-            .owner(owner.0, owner.1)
-            .file("su", 0o4755, b"x")
-            .finish();
-        let mode =
-            |dir: &tempfile::TempDir| dir.path().join("su").metadata().unwrap().mode() & 0o7777;
-        assert_eq!(mode(&unpack(&archive, false).0), 0o755);
-        assert_eq!(mode(&unpack(&archive, true).0), 0o4755);
-    }
-
-    #[test]
-    fn a_replaced_original_does_not_change_its_hard_links() {
-        let owner = (
-            nix::unistd::geteuid().as_raw(),
-            nix::unistd::getegid().as_raw(),
-        );
-        let archive = TarBuilder::new()
-            .owner(owner.0, owner.1)
-            .file("a", 0o644, b"old")
-            .hardlink("b", "a")
-            .file("a", 0o644, b"new")
-            .finish();
-        let (dir, _) = unpack(&archive, false);
-        assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"old");
-        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"new");
-    }
-}
+mod tests;

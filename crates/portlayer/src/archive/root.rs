@@ -30,6 +30,18 @@ impl Root {
         Root { fd }
     }
 
+    /// Opens a path below the root without following any link, not even on the way: for walking a tree whose entries were
+    /// looked at before, so that what is swapped meanwhile is an error and not another place.
+    ///
+    /// # Errors
+    /// The kernel's; `ELOOP` for a link on the way.
+    pub fn open_below(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        self.resolve(path, flags, Mode::empty(), resolve)
+    }
+
     /// Opens a path inside the root: `..` stops at the root, absolute links start at it, magic links are refused.
     /// FIFOs and devices do open; a caller that expects a file adds `O_NONBLOCK` and looks at the type.
     ///
@@ -37,6 +49,16 @@ impl Root {
     /// The kernel's.
     pub fn open_at(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        self.resolve(path, flags, mode, resolve)
+    }
+
+    fn resolve(
+        &self,
+        path: &Path,
+        flags: OFlag,
+        mode: Mode,
+        resolve: ResolveFlag,
+    ) -> Result<OwnedFd, Errno> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .mode(mode)

@@ -346,6 +346,7 @@ impl Store for BlockVolumes {
                 let options = ExtractOptions {
                     limits,
                     keep_setid: put.parent.is_some(),
+                    ..ExtractOptions::default()
                 };
                 let data: DataStream = Box::pin(tokio::fs::File::from_std(file));
                 fill(&root, data, None, options, None, disk.held.clone()).await?;

@@ -173,6 +173,7 @@ impl CowVolumes {
         let options = ExtractOptions {
             limits,
             keep_setid: true,
+            ..ExtractOptions::default()
         };
         let stream = read_out(from, || Ok(()));
         let copied = fill(path, stream, None, options, None, held.clone()).await;
@@ -201,6 +202,7 @@ impl CowVolumes {
             let options = ExtractOptions {
                 limits: self.config.limits,
                 keep_setid: put.parent.is_some(),
+                ..ExtractOptions::default()
             };
             filled = fill(
                 &path,

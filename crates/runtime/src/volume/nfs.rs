@@ -325,6 +325,7 @@ impl Store for NfsVolumes {
                     let options = ExtractOptions {
                         limits: self.config.limits,
                         keep_setid: false,
+                        ..ExtractOptions::default()
                     };
                     fill(
                         &staging,

@@ -44,6 +44,7 @@ fn extraction_keeps_every_verdict_and_touches_nothing_outside() {
         let options = ExtractOptions {
             limits: limits(),
             keep_setid: false,
+            ..ExtractOptions::default()
         };
         let result = extract(
             case.archive.as_slice(),

@@ -104,6 +104,7 @@ fn extract_all(mut reader: Passing, path: &Path, limits: Limits) -> Result<Summi
     let options = ExtractOptions {
         limits,
         keep_setid: false,
+        ..ExtractOptions::default()
     };
     extract(&mut reader, &root, &options).map_err(|error| refused(error, path))?;
     // What is left of the stream (padding) is part of its sum.

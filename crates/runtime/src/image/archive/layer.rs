@@ -147,6 +147,11 @@ impl<'a> Checker<'a> {
             Compression::None => "application/vnd.oci.image.layer.v1.tar",
             Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
             Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            // No layer media type has them, and no engine unpacks them.
+            Compression::Bzip2 => {
+                return Err(refuse(&name, ImageRule::MediaType("bzip2".to_owned())));
+            }
+            Compression::Xz => return Err(refuse(&name, ImageRule::MediaType("xz".to_owned()))),
         };
         self.layers.push(Layer {
             part,
