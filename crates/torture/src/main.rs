@@ -9,6 +9,7 @@
     reason = "a program for people: its figures go to standard output"
 )]
 
+mod engine;
 mod full;
 mod hand;
 mod kill;
@@ -18,6 +19,7 @@ mod place;
 mod power;
 mod protocol;
 mod report;
+mod scale;
 mod tasks;
 mod worker;
 
@@ -76,6 +78,21 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// kill -9 of containerd and of shims under a node that goes on, with tasks running
+    Engine {
+        #[command(flatten)]
+        common: Common,
+        /// How many shims, half of them while containerd is away; two for each five rounds unless told
+        #[arg(long)]
+        shims: Option<u32>,
+    },
+    /// How long an open takes with many tasks, many leaked snapshots and many elements to find
+    Scale {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        sizes: scale::Sizes,
+    },
     /// Removes what a run left that was kept or killed
     Clean {
         /// The directories
@@ -106,6 +123,8 @@ fn run(command: Command) -> Result<bool> {
         Command::Power { common } => power::run(&common),
         Command::Logs { common } => logs::run(&common),
         Command::Full { common } => full::run(&common),
+        Command::Engine { common, shims } => engine::run(&common, shims),
+        Command::Scale { common, sizes } => scale::run(&common, &sizes),
         Command::Clean { directories } => {
             // Dropping a place cleans it.
             directories.into_iter().map(place::Place::at).for_each(drop);

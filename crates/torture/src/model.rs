@@ -149,7 +149,8 @@ impl Model {
             | Op::CreateFilled { .. }
             | Op::UpdateFilled { .. }
             | Op::Wait { .. }
-            | Op::State(_) => {}
+            | Op::State(_)
+            | Op::Running(_) => {}
         }
     }
 
@@ -189,7 +190,8 @@ impl Model {
             | Op::UpdateFilled { .. }
             | Op::Stop { .. }
             | Op::Wait { .. }
-            | Op::State(_) => {}
+            | Op::State(_)
+            | Op::Running(_) => {}
         }
         if let (Op::Commit { executor, .. }, Answer::Committed { runs }) = (op, answer) {
             for (task, run) in runs {
@@ -443,7 +445,7 @@ impl Model {
 
 /// Whether a text is the output of these runs, whole ones and others, one after the other. A start that was rolled back
 /// because the port layer died in it has written too: there are at most `deaths` of those.
-fn follow(
+pub(crate) fn follow(
     text: &str,
     template: &Template,
     stream: &str,

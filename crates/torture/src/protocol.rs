@@ -56,6 +56,8 @@ pub(crate) enum Op {
     },
     /// Everything there is.
     State(Look),
+    /// The same, but of elements only the executors that run.
+    Running(Look),
 }
 
 /// One edit of a composition. Names are those of [`Op`].

@@ -21,7 +21,7 @@ use portlayer_runtime::layout;
 
 use crate::place;
 use crate::protocol::{Answer, Edit, ExecutorState, Exit, LogSeen, Look, Op, State};
-use crate::tasks::{FLOOD, FLOOD_TASK, TEMPLATES};
+use crate::tasks::{FLOOD, FLOOD_TASK, GATED, GATED_TASK, TEMPLATES};
 
 /// The hidden subcommand.
 pub(crate) const COMMAND: &str = "worker";
@@ -33,15 +33,23 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs until standard input ends.
 pub(crate) fn run(directory: &Path) -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    trace(std::io::stderr);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
         .block_on(serve(directory))
+}
+
+/// What the port layer has to say goes there.
+pub(crate) fn trace<W>(writer: W)
+where
+    W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .with_writer(writer)
+        .with_ansi(false)
+        .init();
 }
 
 async fn serve(directory: &Path) -> Result<()> {
@@ -123,7 +131,8 @@ async fn act(layer: &PortLayer, op: Op) -> Result<Answer> {
             task: name,
             run,
         } => done(layer.wait(&executor(&of)?, &task(&name)?, Some(run)).await),
-        Op::State(look) => Answer::State(Box::new(state(layer, &look).await?)),
+        Op::State(look) => Answer::State(Box::new(state(layer, &look, false).await?)),
+        Op::Running(look) => Answer::State(Box::new(state(layer, &look, true).await?)),
     })
 }
 
@@ -153,11 +162,11 @@ fn executor(name: &str) -> Result<ElementId> {
     id(Kind::Executor, "executors", name)
 }
 
-fn task(name: &str) -> Result<ElementId> {
+pub(crate) fn task(name: &str) -> Result<ElementId> {
     id(Kind::Task, "tasks", name)
 }
 
-fn image() -> Result<ElementId> {
+pub(crate) fn image() -> Result<ElementId> {
     id(Kind::Image, "images", "busybox")
 }
 
@@ -165,16 +174,16 @@ fn patch(value: u64) -> Patch {
     Patch::from([(VALUE.to_owned(), Some(value.to_string().into_bytes()))])
 }
 
-async fn setup(layer: &PortLayer) -> Result<()> {
+pub(crate) async fn setup(layer: &PortLayer) -> Result<()> {
     let binary = Path::new("/bin/busybox");
     let bytes = std::fs::read(binary).context("the Debian package busybox-static is needed")?;
     let tar = layout::busybox_tar(&bytes, &layout::applets(binary)?);
     let new = NewElement::new(image()?, Spec::Image(ImageSpec::default())).data(Cursor::new(tar));
     layer.create(new).await?;
-    let flood = Spec::Task(Box::new(FLOOD.spec()));
-    layer
-        .create(NewElement::new(task(FLOOD_TASK)?, flood))
-        .await?;
+    for (name, spec) in [(FLOOD_TASK, FLOOD.spec()), (GATED_TASK, GATED.spec())] {
+        let spec = Spec::Task(Box::new(spec));
+        layer.create(NewElement::new(task(name)?, spec)).await?;
+    }
     for template in TEMPLATES {
         let spec = Spec::Task(Box::new(template.spec()));
         layer
@@ -235,21 +244,29 @@ async fn commit(layer: &PortLayer, name: &str, edits: &[Edit]) -> Result<Answer>
 }
 
 /// The last segment of an id.
-fn last(id: &ElementId) -> String {
+pub(crate) fn last(id: &ElementId) -> String {
     let text = id.as_str();
     text.rsplit('/').next().unwrap_or(text).to_owned()
 }
 
-async fn state(layer: &PortLayer, look: &Look) -> Result<State> {
+async fn state(layer: &PortLayer, look: &Look, few: bool) -> Result<State> {
     let mut state = State {
         last: look.from.saturating_sub(1),
         ..State::default()
     };
     for kind in [Kind::Volume, Kind::Executor] {
         let mut page = None;
+        if few && kind == Kind::Volume {
+            continue;
+        }
         loop {
             let query = ListQuery {
                 kind: Some(kind),
+                filters: if few {
+                    vec!["state==running".to_owned()]
+                } else {
+                    Vec::new()
+                },
                 page,
                 limit: 1000,
                 ..ListQuery::default()
@@ -361,7 +378,7 @@ async fn log(layer: &PortLayer, of: &str, name: &str) -> Result<LogSeen> {
 }
 
 /// What nobody owns. Leftovers may be swept in the background after an open: they get their time.
-async fn leaks(layer: &PortLayer) -> Result<Vec<String>> {
+pub(crate) async fn leaks(layer: &PortLayer) -> Result<Vec<String>> {
     let started = Instant::now();
     loop {
         let report = layer.audit().await?;

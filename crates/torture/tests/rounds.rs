@@ -22,6 +22,24 @@ fn kill() {
 }
 
 #[test]
+fn engine() {
+    torture(&["engine", "--rounds", "6", "--shims", "4"]);
+}
+
+#[test]
+fn scale() {
+    torture(&[
+        "scale",
+        "--tasks",
+        "3",
+        "--snapshots",
+        "30",
+        "--elements",
+        "5000",
+    ]);
+}
+
+#[test]
 fn power() {
     torture(&["power", "--rounds", "100"]);
 }

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use super::StepError;
 use super::node::Node;
 use super::oci;
-use super::patience::patiently;
+use super::patience::{Away, patiently};
 use super::validate::{EffectiveTask, Resolved, VolumeUse};
 use crate::element::{ElementId, Record, StoreKeys};
 use crate::runtime::{
@@ -323,10 +323,16 @@ impl Steps<'_> {
     /// Takes steps back, newest first. What could not be taken back comes as its name and reason; the rest is
     /// still taken back.
     pub(crate) async fn undo(&self, undo: Vec<Undo>) -> Vec<(String, StepError)> {
-        let mut failures = Vec::new();
+        let (mut failures, mut is_away) = (Vec::new(), false);
         for step in undo.into_iter().rev() {
             crate::crash::point("step.before-undo");
-            if let Err(error) = patiently(|| self.undo_one(&step)).await {
+            let undone = match is_away {
+                false => patiently(|| self.undo_one(&step)).await,
+                // It was waited for long enough.
+                true => self.undo_one(&step).await,
+            };
+            if let Err(error) = undone {
+                is_away |= error.is_away();
                 failures.push((step.name(), error));
             }
         }

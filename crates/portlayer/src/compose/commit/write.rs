@@ -81,7 +81,12 @@ impl Driver {
         if let (true, Some(generation)) = (unknown, fresh) {
             used_up = Some(generation);
             let container = ContainerId::new(&self.executor, generation);
-            if let Err(error) = patiently(|| self.node.runtime.purge(&container)).await {
+            let waited = undo_failures.iter().any(|(_, error)| error.is_away());
+            let purged = match waited {
+                false => patiently(|| self.node.runtime.purge(&container)).await,
+                true => self.node.runtime.purge(&container).await,
+            };
+            if let Err(error) = purged {
                 tracing::error!(executor = %self.executor, %error, "purging a half-made container failed");
             }
         }
