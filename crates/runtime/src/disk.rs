@@ -17,7 +17,7 @@ use portlayer::{runtime::DiskPlan, store::StoreError};
 use crate::{
     e2fs,
     image::io_failed,
-    mount::{LoopDevice, available_bytes, failed},
+    mount::{ensure_room, mount_ext4},
 };
 
 /// Makes the file system in `file`, mounts it at `target`, and puts the upper layer of a root's mounts into it. Idempotent. Blocks.
@@ -30,29 +30,14 @@ pub(crate) fn bound(
     if !crate::mount::is_mounted(target)? {
         make(plan, file)?;
         fs::create_dir_all(target).map_err(|error| io_failed("make", target, error))?;
-        let device = LoopDevice::attach(file)?;
         // No access times: they would be writes of a task that only reads.
-        let flags = MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-        nix::mount::mount(
-            Some(device.path()),
-            target,
-            Some("ext4"),
-            flags,
-            None::<&str>,
-        )
-        .map_err(|errno| failed("mount", target, errno))?;
+        mount_ext4(file, target, MsFlags::MS_NODEV | MsFlags::MS_NOATIME)?;
     }
     mounts.iter().map(|mount| moved(mount, target)).collect()
 }
 
 fn make(plan: &DiskPlan, file: &Path) -> Result<(), StoreError> {
-    let have_bytes = available_bytes(file.parent().unwrap_or(Path::new("/")))?;
-    if have_bytes < plan.bytes {
-        return Err(StoreError::InsufficientSpace {
-            need_bytes: plan.bytes,
-            have_bytes,
-        });
-    }
+    ensure_room(file, plan.bytes)?;
     let opened = fs::OpenOptions::new()
         .write(true)
         .create(true)

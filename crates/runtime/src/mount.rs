@@ -197,6 +197,32 @@ pub fn available_bytes(path: &Path) -> Result<u64, StoreError> {
     Ok(stat.blocks_available() * stat.fragment_size())
 }
 
+/// There is room for so many bytes where `file` is or is to be: what a sparse file promises must at least be there now.
+///
+/// # Errors
+/// `InsufficientSpace`, or the kernel's.
+pub(crate) fn ensure_room(file: &Path, need_bytes: u64) -> Result<(), StoreError> {
+    let have_bytes = available_bytes(file.parent().unwrap_or(Path::new("/")))?;
+    if have_bytes < need_bytes {
+        return Err(StoreError::InsufficientSpace {
+            need_bytes,
+            have_bytes,
+        });
+    }
+    Ok(())
+}
+
+/// Mounts the ext4 in `file` at `target` over a loop device that goes with the mount.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn mount_ext4(file: &Path, target: &Path, flags: MsFlags) -> Result<(), StoreError> {
+    let device = LoopDevice::attach(file)?;
+    let (source, data) = (Some(device.path()), None::<&str>);
+    nix::mount::mount(source, target, Some("ext4"), flags, data)
+        .map_err(|errno| failed("mount", target, errno))
+}
+
 /// A directory that is there afterwards, ours alone.
 ///
 /// # Errors

@@ -121,6 +121,11 @@ pub(super) fn pool_number(pool: &str, number: u32) -> Vec<u8> {
     join(b'n', &[pool.as_bytes(), b"\0", &number.to_be_bytes()])
 }
 
+/// Beginning of the keys of all numbers of all pools.
+pub(super) fn all_numbers() -> Vec<u8> {
+    vec![b'n']
+}
+
 /// The number a key of a pool ends with.
 pub(super) fn number_of(key: &[u8]) -> Result<u32, LedgerError> {
     key.last_chunk::<4>()

@@ -5,9 +5,9 @@ use super::{LedgerError, keys};
 use crate::element::ElementId;
 
 impl Txn<'_> {
-    /// Removes the record of an element, its data stream and intent, and every index entry in which it depends on another
-    /// element, without reading the record. What depends on it stays linked: ask [`Txn::linked`] before. Looks at every
-    /// index entry of the ledger.
+    /// Removes the record of an element, its data stream and intent, its numbers, and every index entry in which it depends on
+    /// another element, without reading the record. What depends on it stays linked: ask [`Txn::linked`] before. Looks at
+    /// every index entry and every number of the ledger.
     pub fn remove_unread(&mut self, id: &ElementId) -> Result<(), LedgerError> {
         for key in [keys::element(id), keys::data(id), keys::intent(id)] {
             // The head that counts the pieces may be what is damaged.
@@ -22,6 +22,11 @@ impl Txn<'_> {
                 if key.ends_with(&end) {
                     self.remove_key(key);
                 }
+            }
+        }
+        for key in self.keys_with_prefix(&keys::all_numbers())? {
+            if self.get_value::<ElementId>(&key)?.as_ref() == Some(id) {
+                self.remove_key(key);
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use super::{spec_in, spec_of};
 use crate::e2fs::run;
 use crate::image::{blocking, io_failed, spool};
 use crate::mount::{
-    Attachments, LoopDevice, User, available_bytes, failed, ignore_missing, private_directory,
+    Attachments, User, available_bytes, ensure_room, ignore_missing, mount_ext4, private_directory,
 };
 
 /// Record key: the volume's file.
@@ -112,7 +112,7 @@ struct Disk {
 
 impl Disk {
     fn create(&self, bytes: u64, inodes: u64) -> Result<(), StoreError> {
-        self.host_room(bytes)?;
+        ensure_room(&self.file, bytes)?;
         self.set_size(bytes)?;
         let inodes = inodes.to_string();
         let arguments = [
@@ -148,31 +148,10 @@ impl Disk {
         }
     }
 
-    /// The file is sparse; what is promised must at least be there now.
-    fn host_room(&self, need_bytes: u64) -> Result<(), StoreError> {
-        let have_bytes = available_bytes(self.file.parent().unwrap_or(Path::new("/")))?;
-        if have_bytes < need_bytes {
-            return Err(StoreError::InsufficientSpace {
-                need_bytes,
-                have_bytes,
-            });
-        }
-        Ok(())
-    }
-
     fn attach(&self, user: &User) -> Result<PathBuf, StoreError> {
         self.size()?;
         self.attachments.attach(&self.volume, user, |target| {
-            let device = LoopDevice::attach(&self.file)?;
-            let flags = MsFlags::MS_NODEV;
-            nix::mount::mount(
-                Some(device.path()),
-                target,
-                Some("ext4"),
-                flags,
-                None::<&str>,
-            )
-            .map_err(|e| failed("mount", target, e))?;
+            mount_ext4(&self.file, target, MsFlags::MS_NODEV)?;
             // A volume starts empty; e2fsck makes it again should it ever need it.
             match fs::remove_dir(target.join("lost+found")) {
                 Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
@@ -211,7 +190,7 @@ impl Disk {
                     have_bytes: have,
                 });
             }
-            self.host_room(wanted - size)?;
+            ensure_room(&self.file, wanted - size)?;
             run("e2fsck", &["-f", "-p"], &self.file, 1)?;
             self.set_size(wanted)?;
             run("resize2fs", &[], &self.file, 0)?;

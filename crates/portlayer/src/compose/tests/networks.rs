@@ -349,6 +349,22 @@ async fn connections_are_restored_at_the_next_open() {
 }
 
 #[tokio::test]
+async fn what_a_damaged_executor_had_is_free_when_it_is_deleted() {
+    let node = Node::new().await;
+    let task = node.task("task://t/a", "exit 0").await;
+    let edit = on_lan(node.open().await.root().await, publishes(80, None)).await;
+    edit.task(&task).await.commit().await.unwrap();
+    node.wait(&task).await;
+    node.settled().await;
+    assert_eq!(owners(&node).await.len(), 1);
+    node.layer.shared.ledger.damage(&id(X));
+    node.layer.delete_damaged(&id(X)).await.unwrap();
+    assert_eq!(owners(&node).await, Vec::new());
+    let verified = node.layer.shared.ledger.verify().unwrap();
+    assert!(verified.is_clean(), "{verified:?}");
+}
+
+#[tokio::test]
 async fn what_an_unfinished_commit_took_is_given_back() {
     let node = Node::new().await;
     let task = node.task("task://t/a", "hang").await;

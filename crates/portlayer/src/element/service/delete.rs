@@ -106,6 +106,17 @@ fn remove(
             state: record.state,
         }));
     }
+    drop_owned(txn, by, id)?;
+    drop_record(txn, by, &record)?;
+    Ok(record)
+}
+
+/// Removes the tasks stored with an element, or says what needs it or one of them.
+pub(super) fn drop_owned(
+    txn: &mut Txn<'_>,
+    by: &Operation,
+    id: &ElementId,
+) -> Result<(), Refused<DeleteError>> {
     let owned = txn.linked(Index::Owned, id)?;
     let mut needed_by = users(txn, id)?;
     for task in &owned {
@@ -125,12 +136,25 @@ fn remove(
             drop_record(txn, by, &task)?;
         }
     }
-    drop_record(txn, by, &record)?;
-    Ok(record)
+    Ok(())
+}
+
+/// What a record need not be read for: the executors that were started from a task, the user ids of an executor.
+pub(super) fn drop_unread(txn: &mut Txn<'_>, id: &ElementId) -> Result<(), LedgerError> {
+    match id.kind() {
+        Kind::Task => {
+            for executor in txn.linked(Index::References, id)? {
+                txn.unlink(Index::References, id, &executor);
+            }
+        }
+        Kind::Executor => txn.free_ids(id)?,
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Who needs an element. A joined task was copied into its executor, so executors do not need tasks.
-pub(super) fn users(txn: &Txn<'_>, id: &ElementId) -> Result<Vec<ElementId>, LedgerError> {
+fn users(txn: &Txn<'_>, id: &ElementId) -> Result<Vec<ElementId>, LedgerError> {
     let mut by = txn.linked(Index::Children, id)?;
     if id.kind() != Kind::Task {
         by.extend(txn.linked(Index::References, id)?);
@@ -138,11 +162,7 @@ pub(super) fn users(txn: &Txn<'_>, id: &ElementId) -> Result<Vec<ElementId>, Led
     Ok(by)
 }
 
-pub(super) fn drop_record(
-    txn: &mut Txn<'_>,
-    by: &Operation,
-    record: &Record,
-) -> Result<(), LedgerError> {
+fn drop_record(txn: &mut Txn<'_>, by: &Operation, record: &Record) -> Result<(), LedgerError> {
     let id = &record.id;
     if let Some(parent) = &record.parent {
         txn.unlink(Index::Children, parent, id);
@@ -151,7 +171,6 @@ pub(super) fn drop_record(
         txn.unlink(Index::Owned, owner, id);
     }
     if let Body::Executor(executor) = &record.body {
-        txn.free_ids(id)?;
         if let Some(lease) = &executor.composition.lease {
             network::release(txn, lease, None);
         }
@@ -165,10 +184,8 @@ pub(super) fn drop_record(
             }
         }
     }
+    drop_unread(txn, id)?;
     if id.kind() == Kind::Task {
-        for executor in txn.linked(Index::References, id)? {
-            txn.unlink(Index::References, id, &executor);
-        }
         txn.remove_data(id);
     }
     txn.remove(id);

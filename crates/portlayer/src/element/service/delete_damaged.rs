@@ -1,11 +1,11 @@
 //! Deleting an element whose record is damaged: asked for by name, because nothing can be said of what is lost.
 
-use super::delete::{drop_record, users};
+use super::delete::{drop_owned, drop_unread};
 use super::{Refused, Verb};
 use crate::element::{ElementId, Kind};
 use crate::error::{Classify, DeleteError};
 use crate::event::Change;
-use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb as AuditVerb};
+use crate::ledger::{AuditEntry, LedgerError, Txn, Verb as AuditVerb};
 use crate::runtime::RuntimeError;
 use crate::{Operation, PortLayer};
 
@@ -97,33 +97,8 @@ fn remove(txn: &mut Txn<'_>, by: &Operation, id: &ElementId) -> Result<(), Refus
             }));
         }
     }
-    let owned = txn.linked(Index::Owned, id)?;
-    let mut needed_by = users(txn, id)?;
-    for task in &owned {
-        needed_by.extend(users(txn, task)?);
-    }
-    needed_by.retain(|user| !owned.contains(user));
-    if !needed_by.is_empty() {
-        needed_by.sort();
-        needed_by.dedup();
-        return Err(Refused::Verb(DeleteError::InUse {
-            id: id.clone(),
-            by: needed_by,
-        }));
-    }
-    for task in owned {
-        if let Some(task) = txn.get(&task)? {
-            drop_record(txn, by, &task)?;
-        }
-    }
-    if id.kind() == Kind::Task {
-        for executor in txn.linked(Index::References, id)? {
-            txn.unlink(Index::References, id, &executor);
-        }
-    }
-    if id.kind() == Kind::Executor {
-        txn.free_ids(id)?;
-    }
+    drop_owned(txn, by, id)?;
+    drop_unread(txn, id)?;
     txn.remove_unread(id)?;
     txn.audit(by, id, AuditEntry::done(AuditVerb::Delete, 0, 0))?;
     txn.emit(id, 0, Change::Deleted);
