@@ -124,6 +124,18 @@ fn every_crash_point_is_in_the_table_and_once_in_the_code() {
     assert_eq!(used, table);
 }
 
+/// What readers see first is a program that a test runs.
+#[test]
+fn the_scheduler_of_the_readme_is_the_example() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let program = fs::read_to_string("docs/examples/scheduler.rs").unwrap();
+    assert!(readme.contains(&format!("```rust\n{program}```\n")));
+    let (_, body) = program.split_once("async fn main()").unwrap();
+    // Without the line that begins it and the brace that ends it.
+    let lines = body.lines().count() - 2;
+    assert!(lines <= 30, "the scheduler has {lines} lines");
+}
+
 #[test]
 fn every_document_of_the_readme_exists() {
     let readme = fs::read_to_string("README.md").unwrap();

@@ -2,6 +2,7 @@
 
 mod call;
 mod census;
+mod core;
 mod http;
 
 use portlayer::PortLayer;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::core::Core;
 pub(crate) use call::Call;
 use census::Census;
 pub(crate) use http::serve;
@@ -63,6 +65,8 @@ pub(crate) struct Metrics {
     engine_up: Gauge,
     in_flight: Gauge,
     subscribers: Gauge,
+    gaps: Counter,
+    core: Core,
     census: Census,
 }
 
@@ -97,6 +101,10 @@ impl Metrics {
         let engine_up = gauge("engine_up", "1 when the engine answers");
         let in_flight = gauge("calls_in_flight", "Calls that have not ended");
         let subscribers = gauge("event_subscribers", "Subscriptions to events");
+        let gaps = Counter::default();
+        let help = "Gaps told to subscribers that were too slow or too late";
+        registry.register("event_gaps", help, gaps.clone());
+        let core = Core::new(&mut registry);
         let census = Census::new(&mut registry);
         Self {
             registry,
@@ -108,6 +116,8 @@ impl Metrics {
             engine_up,
             in_flight,
             subscribers,
+            gaps,
+            core,
             census,
         }
     }
@@ -128,6 +138,11 @@ impl Metrics {
         }
     }
 
+    /// A subscriber was told so many gaps.
+    pub(crate) fn count_gaps(&self, gaps: u64) {
+        self.gaps.inc_by(gaps);
+    }
+
     /// Everything as text. Elements are counted at most every half minute, and less often when that takes long.
     pub(crate) async fn text(&self, layer: &PortLayer, now: Now) -> String {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -135,6 +150,8 @@ impl Metrics {
         self.engine_up.set(now.engine_up.into());
         self.in_flight.set(number(now.calls));
         self.subscribers.set(number(now.subscribers));
+        let engine = layer.engine_status().borrow().clone();
+        self.core.take(&layer.figures(), &engine);
         self.census.take(layer).await;
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes all that is written to it");

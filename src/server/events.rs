@@ -56,10 +56,20 @@ impl EventsService for Events {
         }));
         let first = stream::iter([Ok(subscribed)]);
         let counted = Counted::new(&self.0.subscriptions);
+        let metrics = self.0.metrics.clone();
         let events = events.ready_chunks(BATCH).flat_map(move |events| {
             // Lives as long as the stream.
             let _subscription = &counted;
-            stream::iter(messages(events))
+            let messages = messages(events);
+            let is_gap = |message: &&Result<v1::SubscribeResponse, _>| {
+                let part = message
+                    .as_ref()
+                    .ok()
+                    .and_then(|message| message.part.as_ref());
+                matches!(part, Some(Part::Gap(_)))
+            };
+            metrics.count_gaps(messages.iter().filter(is_gap).count() as u64);
+            stream::iter(messages)
         });
         let pages = match snapshot {
             None => stream::empty().boxed(),

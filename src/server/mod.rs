@@ -65,6 +65,8 @@ pub use listen::{ListenError, Listener, TlsFiles};
 
 /// The largest request: a handle or a definition; data is streamed in pieces.
 const REQUEST_BYTES: usize = 16 << 20;
+/// Calls under way at once on one connection; those beyond wait at their caller.
+const STREAMS: u32 = 10_000;
 /// Bytes of data in one message.
 const PIECE: usize = 256 << 10;
 
@@ -152,6 +154,8 @@ impl Server {
             // Data is streamed: the default windows of 64 KiB would stop it at every turn.
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
+            // A scheduler waits for each of its tasks, all over one connection.
+            .max_concurrent_streams(Some(STREAMS))
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .tcp_nodelay(true);
         let served = match listener.0 {

@@ -14,7 +14,6 @@ use portlayer_proto::v1::attach_request::Message as Ask;
 use portlayer_proto::v1::attach_response::Message as Answer;
 use portlayer_proto::v1::tasks_service_server::TasksService;
 use tokio::io::{AsyncWriteExt, DuplexStream};
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::compositions::committed;
@@ -114,8 +113,8 @@ impl TasksService for Tasks {
             executor,
             task,
         };
-        // Ends with the caller's stream or with the answers, whichever is first.
-        let over = CancellationToken::new();
+        // Ends with the caller's stream, with the answers or with the daemon, whichever is first.
+        let over = self.0.drain.child_token();
         let answering = over.clone().drop_guard();
         tokio::spawn(over.run_until_cancelled_owned(talk.listen(asks, input)));
         let ended = async move {

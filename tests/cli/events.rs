@@ -12,7 +12,8 @@ use super::{Node, Way, both_ways, code, shown};
 both_ways!(
     stored_events_from_a_sequence_or_a_time,
     cloud_events_have_what_the_specification_requires,
-    what_is_no_longer_stored_is_a_gap
+    what_is_no_longer_stored_is_a_gap,
+    who_follows_from_a_sequence_gets_the_stored_ones_first
 );
 
 fn lines(text: &str) -> Vec<Value> {
@@ -112,18 +113,27 @@ fn what_is_no_longer_stored_is_a_gap(node: &Node) {
     assert_eq!(only.lines().count(), 1, "{only}");
 }
 
-fn follow(node: &Node, since: &str) -> Child {
-    let args = [
-        "events",
-        "-f",
-        "--since",
-        since,
-        "-o",
-        "jsonl",
-        "--filter",
-        "change==created",
-    ];
-    node.command(&args)
+fn who_follows_from_a_sequence_gets_the_stored_ones_first(node: &Node) {
+    node.ok(&["volume", "create", "a"]);
+    let stored = lines(&node.ok(&["events", "-o", "jsonl"]));
+    for form in ["jsonl", "cloudevents"] {
+        let mut child = follow(node, "1", form, &[]);
+        for event in &stored {
+            let told: Value = serde_json::from_str(&line(&mut child)).unwrap();
+            match form {
+                "jsonl" => assert_eq!(&told, event),
+                _ => assert_eq!(told["id"], event["sequence"].to_string()),
+            }
+        }
+        signal(&child, Signal::SIGINT);
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+    }
+}
+
+/// A command that follows from a sequence on.
+pub(super) fn follow(node: &Node, since: &str, form: &str, more: &[&str]) -> Child {
+    let args = ["events", "-f", "--since", since, "-o", form];
+    node.command(&[&args, more].concat())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -139,7 +149,8 @@ fn next(child: &mut Child) -> (u64, String) {
 #[test]
 fn who_follows_misses_nothing_when_the_daemon_is_restarted() {
     let node = Node::with(Way::Daemon, "");
-    let mut child = follow(&node, "1");
+    let created = ["--filter", "change==created"];
+    let mut child = follow(&node, "1", "jsonl", &created);
     loop {
         let (_, id) = next(&mut child);
         if id == "image://images/busybox" {
@@ -159,7 +170,7 @@ fn who_follows_misses_nothing_when_the_daemon_is_restarted() {
 
     // Another resumes where it was.
     node.ok(&["volume", "create", "c"]);
-    let mut child = follow(&node, &(second + 1).to_string());
+    let mut child = follow(&node, &(second + 1).to_string(), "jsonl", &created);
     assert_eq!(next(&mut child).1, "volume://volumes/c");
     signal(&child, Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(143));

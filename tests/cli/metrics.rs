@@ -3,6 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use nix::sys::signal::Signal;
+
+use super::events::follow;
+use super::fixture::{line, signal};
 use super::{Node, Way, code};
 
 /// One answer, headers and all.
@@ -31,7 +35,7 @@ fn metrics_tell_what_was_done() {
     let node = Node::with(Way::Daemon, &format!("[serve]\nmetrics = '{address}'\n"));
     node.ok(&["volume", "create", "v"]);
     assert_eq!(
-        code(&node.run(&["run", "busybox", "sh", "-c", "exit 3"])),
+        code(&node.run(&["run", "busybox", "sh", "-c", "echo said; exit 3"])),
         Some(3)
     );
     assert_eq!(code(&node.run(&["show", "task://tasks/none"])), Some(3));
@@ -61,10 +65,32 @@ fn metrics_tell_what_was_done() {
         ("portlayer_events_sequence", 3.0),
         ("portlayer_engine_up", 1.0),
         ("portlayer_event_subscribers", 0.0),
+        ("portlayer_event_gaps_total", 0.0),
+        ("portlayer_ledger_groups_total", 3.0),
+        ("portlayer_ledger_records_total", 9.0),
+        ("portlayer_ledger_bytes_total", 100.0),
+        ("portlayer_ledger_sync_seconds_total", 1e-9),
+        ("portlayer_logs_bytes_total", 5.0),
+        ("portlayer_logs_dropped_bytes_total", 0.0),
+        ("portlayer_recovery_seconds", 1e-9),
+        ("portlayer_engine_losses_total", 0.0),
     ] {
         let found = value(&text, name);
         assert!(found >= least, "{name} is {found}");
     }
     assert!(text.trim_end().ends_with("# EOF"), "{text}");
+    // Whoever comes too late is told a gap, and that is counted.
+    node.configure(&format!(
+        "[serve]\nmetrics = '{address}'\n[ledger]\nevent_retention = 4\n"
+    ));
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        node.ok(&["volume", "create", name]);
+    }
+    let mut child = follow(&node, "1", "jsonl", &[]);
+    assert!(line(&mut child).contains("\"gap\""));
+    signal(&child, Signal::SIGINT);
+    child.wait().unwrap();
+    let text = get(&address, "/metrics");
+    assert!(value(&text, "portlayer_event_gaps_total") >= 1.0, "{text}");
     assert!(get(&address, "/").starts_with("HTTP/1.1 404"));
 }

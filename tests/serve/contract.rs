@@ -209,3 +209,67 @@ fn what_landed_stays_as_it_is() {
         std::fs::write(&path, &text).unwrap();
     }
 }
+
+/// The verbs of the Rust API: the public methods of `PortLayer`.
+fn verbs() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/portlayer/src")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                std::fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        for part in text.split("\nimpl PortLayer {\n").skip(1) {
+            let (part, _) = part.split_once("\n}").unwrap();
+            for line in part.lines() {
+                let verb = ["    pub async fn ", "    pub fn "].iter();
+                let verb = verb.clone().find_map(|begin| line.strip_prefix(begin));
+                let name = verb.and_then(|rest| rest.split(['(', '<']).next());
+                found.extend(name.map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+/// What the Rust API can do a caller of the daemon can do by the same name, but for what only its owner does.
+#[test]
+fn every_verb_has_a_call() {
+    let elsewhere: BTreeMap<&str, &str> = [
+        ("open", "who runs the daemon does"),
+        ("close", "who runs the daemon does"),
+        ("with_actor", "the peer's credentials say who it is"),
+        ("composed", "compose and join"),
+        ("engine_info", "info"),
+        ("ping_engine", "health, diagnostics"),
+        ("engine_status", "health, /metrics"),
+        ("can_create", "the beginning of create and pull"),
+        ("figures", "/metrics"),
+        (
+            "inside",
+            "open directories, which only the same process can use",
+        ),
+    ]
+    .into();
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/client/src");
+    let mut calls = String::new();
+    for entry in std::fs::read_dir(client).unwrap() {
+        calls += &std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+    }
+    let verbs = verbs();
+    assert!(verbs.len() > 30, "{verbs:?}");
+    let missing: Vec<_> = verbs
+        .iter()
+        .filter(|verb| !elsewhere.contains_key(verb.as_str()))
+        .filter(|verb| {
+            let has = |end| calls.contains(&format!("    pub async fn {verb}{end}"));
+            !has('(') && !has('<')
+        })
+        .collect();
+    assert_eq!(missing, Vec::<&String>::new());
+}

@@ -32,6 +32,13 @@ impl Daemon {
 
     /// Starts one with this configuration file.
     pub(super) fn start_with(config: &str) -> Self {
+        let mut daemon = Self::prepare(config);
+        daemon.spawn();
+        daemon
+    }
+
+    /// Everything but its start.
+    pub(super) fn prepare(config: &str) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "this test starts containerd and needs root"
@@ -42,12 +49,10 @@ impl Daemon {
             .unwrap()
             .keep();
         std::fs::write(directory.join("config.toml"), config).unwrap();
-        let mut daemon = Self {
+        Self {
             directory,
             child: None,
-        };
-        daemon.spawn();
-        daemon
+        }
     }
 
     /// A command on the same node.
@@ -69,12 +74,17 @@ impl Daemon {
 
     /// Starts the daemon again.
     pub(super) fn spawn(&mut self) {
+        self.spawn_as(self.command(&["serve"]));
+    }
+
+    /// Starts it by a command of one's own.
+    pub(super) fn spawn_as(&mut self, mut command: Command) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.directory.join("log"))
             .unwrap();
-        let child = self.command(&["serve"]).stderr(log).spawn().unwrap();
+        let child = command.stderr(log).spawn().unwrap();
         self.child = Some(child);
     }
 
@@ -109,12 +119,22 @@ impl Daemon {
         child.wait().unwrap();
     }
 
-    /// Asks it to end.
-    pub(super) fn terminate(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    /// Asks it to end and does not wait.
+    pub(super) fn ask_to_end(&self) {
+        let pid = self.child.as_ref().unwrap().id();
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap());
         kill(pid, Signal::SIGTERM).unwrap();
-        child.wait().unwrap()
+    }
+
+    /// Waits for its end.
+    pub(super) fn wait(&mut self) -> ExitStatus {
+        self.child.take().unwrap().wait().unwrap()
+    }
+
+    /// Asks it to end and waits.
+    pub(super) fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.wait()
     }
 
     /// Sees that nothing is leaked and ends it.

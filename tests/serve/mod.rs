@@ -2,8 +2,14 @@
 
 mod access;
 mod contract;
+mod crowd;
 mod daemon;
+mod drain;
 mod errors;
+mod health;
+mod hostile;
 mod life;
+mod manager;
 mod python;
 mod restart;
+mod scheduler;

@@ -108,7 +108,12 @@ fn meminfo_kib(field: &str) -> Result<u64> {
 
 /// Resident memory of this process in MiB.
 pub(crate) fn resident_mib() -> Result<f64> {
-    let kib = status_kib("/proc/self/status", "VmRSS:")?;
+    resident_mib_of("self")
+}
+
+/// Resident memory of a process, as `/proc` names it, in MiB.
+pub(crate) fn resident_mib_of(process: &str) -> Result<f64> {
+    let kib = status_kib(&format!("/proc/{process}/status"), "VmRSS:")?;
     Ok(f64::from(u32::try_from(kib)?) / 1024.0)
 }
 

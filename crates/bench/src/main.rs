@@ -15,6 +15,7 @@ mod elements;
 mod machine;
 mod report;
 mod sample;
+mod serve;
 mod tasks;
 
 use std::path::{Path, PathBuf};
@@ -64,6 +65,12 @@ enum Probe {
         /// The ledger
         directory: PathBuf,
     },
+    /// Serves a node in a process of its own
+    #[command(name = serve::daemon::COMMAND, hide = true)]
+    Serve {
+        /// The node
+        directory: PathBuf,
+    },
 }
 
 /// Parts of the benchmark.
@@ -75,6 +82,8 @@ enum Part {
     Throughput,
     /// The ledger
     Elements,
+    /// The daemon's interface: reads and events over its socket
+    Serve,
 }
 
 impl Options {
@@ -96,6 +105,14 @@ impl Options {
         }
     }
 
+    fn serving(&self) -> serve::Extent {
+        let (reads, events) = match self.quick {
+            true => (1_000, 20_000),
+            false => (20_000, 1_000_000),
+        };
+        serve::Extent { reads, events }
+    }
+
     fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 3 } else { 25 })
     }
@@ -104,10 +121,14 @@ impl Options {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    if let Some(Probe::Open { directory }) = &options.probe {
-        let opened = elements::probe::open_here(directory).await?;
-        println!("{}", serde_json::to_string(&opened)?);
-        return Ok(());
+    match &options.probe {
+        Some(Probe::Open { directory }) => {
+            let opened = elements::probe::open_here(directory).await?;
+            println!("{}", serde_json::to_string(&opened)?);
+            return Ok(());
+        }
+        Some(Probe::Serve { directory }) => return serve::daemon::serve_here(directory).await,
+        None => {}
     }
     ensure!(options.rounds() > 0, "--rounds must be at least 1");
     ensure!(
@@ -158,6 +179,12 @@ async fn measure(options: &Options, directory: &Path, results: &mut Results) -> 
     }
     if options.wants(Part::Elements) {
         for group in elements::measure(directory, options.extent()).await? {
+            println!("{}", table::group(&group, &[]));
+            results.groups.push(group);
+        }
+    }
+    if options.wants(Part::Serve) {
+        for group in serve::measure(directory, options.serving()).await? {
             println!("{}", table::group(&group, &[]));
             results.groups.push(group);
         }

@@ -27,9 +27,26 @@ pub(crate) fn service(channel: Channel) -> ElementsServiceClient<Channel> {
 impl Client {
     /// Makes an element. See [`portlayer::PortLayer::create`].
     pub async fn create(&self, new: NewElement) -> Result<Descriptor, Error> {
+        self.make(new, None).await
+    }
+
+    /// Makes an element and tells how far it is. See [`portlayer::PortLayer::create_with_progress`].
+    pub async fn create_with_progress(
+        &self,
+        new: NewElement,
+        progress: ProgressSink,
+    ) -> Result<Descriptor, Error> {
+        self.make(new, Some(progress)).await
+    }
+
+    async fn make(
+        &self,
+        new: NewElement,
+        progress: Option<ProgressSink>,
+    ) -> Result<Descriptor, Error> {
         let (element, data) = wire::new_element(new).map_err(Fault::of)?;
         if let Some(data) = data {
-            return self.import(element, data, None).await;
+            return self.import(element, data, progress).await;
         }
         let message = v1::CreateRequest {
             element: Some(element),
@@ -38,28 +55,6 @@ impl Client {
         let mut service = service(self.channel());
         let answer = self.change("create", service.create(message)).await?;
         Ok(wire::required("element", answer.element)?)
-    }
-
-    /// Makes an element and tells how far it is. See [`portlayer::PortLayer::create_with_progress`].
-    pub async fn create_with_progress(
-        &self,
-        mut new: NewElement,
-        progress: ProgressSink,
-    ) -> Result<Descriptor, Error> {
-        let data = new.data.take();
-        let (element, _) = wire::new_element(new).map_err(Fault::of)?;
-        match data {
-            Some(data) => self.import(element, data, Some(progress)).await,
-            None => {
-                let message = v1::CreateRequest {
-                    element: Some(element),
-                    data: None,
-                };
-                let mut service = service(self.channel());
-                let answer = self.change("create", service.create(message)).await?;
-                Ok(wire::required("element", answer.element)?)
-            }
-        }
     }
 
     async fn import(
@@ -194,7 +189,8 @@ impl Client {
         Ok(Updated::from_wire(answer)?)
     }
 
-    /// Deletes an element nothing uses. See [`portlayer::PortLayer::delete`].
+    /// Deletes an element nothing uses. See [`portlayer::PortLayer::delete`]. A large one takes its time: there is no
+    /// deadline but that of [`Client::with_deadline`].
     pub async fn delete(&self, id: &ElementId) -> Result<(), Error> {
         self.remove(id, false).await
     }
@@ -210,7 +206,8 @@ impl Client {
             damaged,
         };
         let mut service = service(self.channel());
-        self.change("delete", service.delete(message)).await?;
+        let call = service.delete(request(message, self.long()));
+        self.act("delete", call).await?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt, stream};
-use portlayer::compose::{Interrupt, Interrupted, RunId, TaskBind};
+use portlayer::compose::{BindHow, Interrupt, Interrupted, JoinHow, RunId, TaskBind};
 use portlayer::element::{ElementId, NewElement};
 use portlayer::runtime::{ContainerStats, LogChunk, LogQuery};
 use portlayer::task::ExitRecord;
@@ -33,6 +33,39 @@ pub struct RunPlan {
     pub executor: ElementId,
     /// The edits, in order.
     pub edits: Vec<Edit>,
+}
+
+impl RunPlan {
+    /// Of an executor, with nothing to make or do yet.
+    pub fn new(executor: ElementId) -> Self {
+        Self {
+            create: Vec::new(),
+            executor,
+            edits: Vec::new(),
+        }
+    }
+
+    /// Makes this one too.
+    #[must_use]
+    pub fn create(mut self, new: NewElement) -> Self {
+        self.create.push(new);
+        self
+    }
+
+    /// Lets an element take part in a role.
+    #[must_use]
+    pub fn join(mut self, id: &ElementId, how: JoinHow) -> Self {
+        let id = id.clone();
+        self.edits.push(Edit::Join { id, how });
+        self
+    }
+
+    /// Activates everything that takes part.
+    #[must_use]
+    pub fn bind(mut self, how: BindHow) -> Self {
+        self.edits.push(Edit::Bind { id: None, how });
+        self
+    }
 }
 
 impl Client {

@@ -8,6 +8,7 @@ pub mod crash;
 pub mod element;
 pub mod error;
 pub mod event;
+mod figures;
 pub mod filter;
 mod history;
 pub mod ledger;
@@ -21,5 +22,6 @@ pub mod time;
 
 pub use audit::{AuditError, AuditReport, Audited};
 pub use error::{Error, ErrorKind};
+pub use figures::Figures;
 pub use port_layer::{Config, OpenError, Operation, PortLayer, StillInUse};
 pub use recover::{EngineStatus, Reconciled};

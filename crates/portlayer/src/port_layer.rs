@@ -2,9 +2,9 @@
 //! `compose::commit`, ...); here is what they share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::watch;
@@ -87,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) composer: Composer,
     /// How the engine has been since the open.
     pub(crate) engine: watch::Sender<EngineStatus>,
+    /// How long recovery took, once it is over.
+    pub(crate) recovery: OnceLock<Duration>,
 }
 
 impl PortLayer {
@@ -127,9 +129,11 @@ impl PortLayer {
                 health,
                 composer,
                 engine: watch::Sender::default(),
+                recovery: OnceLock::new(),
             }),
             actor: "portlayer".into(),
         };
+        let started = Instant::now();
         layer.add_built_in().await?;
         layer.set_networks(networks).await?;
         layer.watch_locations().await;
@@ -138,6 +142,7 @@ impl PortLayer {
         let leftovers = layer.recover().await?;
         crate::crash::point("recover.before-sweep");
         layer.sweep_at_open(leftovers).await;
+        layer.shared.recovery.get_or_init(|| started.elapsed());
         layer.watch_engine(losses);
         crate::crash::point("recover.after-open");
         Ok(layer)

@@ -66,6 +66,12 @@ pub(crate) fn of(groups: &[Group]) -> Vec<Target> {
     }
     let memory = median("element_memory", "idle @100000");
     targets.extend(memory.map(|m| Target::at_most("idle @100000 elements, MiB", 150.0, m)));
+    let read = median("serve_read", "read");
+    targets.extend(read.map(|us| Target::at_most("read over the socket, us", 150.0, us)));
+    let one = median("serve_events", "stored, to one");
+    targets.extend(one.map(|rate| Target::at_least("events to one subscriber, /s", 1e5, rate)));
+    let growth = median("serve_memory", "growth");
+    targets.extend(growth.map(|mib| Target::at_most("growth with 12 subscribers, MiB", 16.0, mib)));
     targets
 }
 

@@ -28,6 +28,7 @@ mod codec;
 mod durable;
 mod error;
 mod export;
+mod figures;
 mod follow;
 mod ids;
 mod keys;
@@ -58,6 +59,7 @@ pub use audit::{
 };
 pub use error::LedgerError;
 pub use export::{ExportError, ImportError};
+pub use figures::LedgerFigures;
 pub use follow::Events;
 pub use power::{PowerCut, PowerReport};
 pub use read::{Intent, Page};
@@ -170,6 +172,11 @@ impl Ledger {
         }
         // The writer answers in order, each only after its group is durable.
         self.write(|_| Ok(())).await
+    }
+
+    /// What was written since it was opened.
+    pub fn figures(&self) -> LedgerFigures {
+        self.shared.writer.figures()
     }
 
     /// Live events from now on; lagging readers learn how many they missed. [`Ledger::subscribe`] loses none.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::figures::{Counts, LedgerFigures};
 use super::follow::Published;
 use super::room::Room;
 use super::txn::{Staged, Txn};
@@ -69,6 +70,7 @@ pub(super) struct Writer {
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
     unsynced: Arc<AtomicBool>,
+    counts: Arc<Counts>,
 }
 
 impl Writer {
@@ -89,8 +91,10 @@ impl Writer {
         let (queue, jobs) = mpsc::channel();
         let published = Arc::new(Published::new(next_sequence - 1));
         let unsynced = Arc::new(AtomicBool::new(false));
+        let counts = Arc::<Counts>::default();
         let mut state = State {
             unsynced: unsynced.clone(),
+            counts: counts.clone(),
             db,
             tree,
             room,
@@ -114,6 +118,7 @@ impl Writer {
             queue: Some(queue),
             thread: Some(thread),
             unsynced,
+            counts,
         };
         Ok((writer, published))
     }
@@ -121,6 +126,11 @@ impl Writer {
     /// Whether everything a read can see by now is durable.
     pub(super) fn is_synced(&self) -> bool {
         !self.unsynced.load(Ordering::SeqCst)
+    }
+
+    /// What was written since it was started.
+    pub(super) fn figures(&self) -> LedgerFigures {
+        self.counts.now()
     }
 
     pub(super) async fn run<T, E, F>(&self, change: F) -> Result<T, E>
@@ -163,6 +173,7 @@ struct State {
     failed: bool,
     /// Set before a group can be read, cleared once it is durable; it stays set when that fails.
     unsynced: Arc<AtomicBool>,
+    counts: Arc<Counts>,
 }
 
 impl State {
@@ -236,12 +247,17 @@ impl State {
             return Ok(());
         }
         let mut batch = sled::Batch::default();
+        let records = (staged.len() + events.len()) as u64;
+        let mut bytes = 0;
         for (key, value) in staged {
+            bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
             pieces::store(&self.tree, &mut batch, key, value)?;
         }
         let next = self.next_sequence + events.len() as u64;
         for event in events {
-            batch.insert(keys::event(event.sequence), codec::encode(event)?);
+            let (key, value) = (keys::event(event.sequence), codec::encode(event)?);
+            bytes += key.len() + value.len();
+            batch.insert(key, value);
             if let Some(old) = event.sequence.checked_sub(self.retention) {
                 batch.remove(keys::event(old));
             }
@@ -249,9 +265,11 @@ impl State {
         batch.insert(keys::meta("sequence"), codec::encode(&next)?);
         crate::crash::point("ledger.before-batch");
         self.unsynced.store(true, Ordering::SeqCst);
+        let started = Instant::now();
         self.tree.apply_batch(batch)?;
         crate::crash::point("ledger.before-flush");
         self.db.flush()?;
+        self.counts.add(records, bytes as u64, started.elapsed());
         self.unsynced.store(false, Ordering::SeqCst);
         self.next_sequence = next;
         Ok(())

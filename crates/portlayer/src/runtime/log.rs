@@ -75,5 +75,14 @@ pub struct LogChunk {
     pub lost_bytes: u64,
 }
 
+/// What became of the output of all tasks since the runtime was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogFigures {
+    /// Bytes stored.
+    pub stored_bytes: u64,
+    /// Bytes dropped because they could not be stored.
+    pub dropped_bytes: u64,
+}
+
 /// A stream of log chunks. Ends when all is read (or, following, when the task ended and all is read).
 pub type LogReader = Pin<Box<dyn futures::Stream<Item = Result<LogChunk, RuntimeError>> + Send>>;

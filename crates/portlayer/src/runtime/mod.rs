@@ -37,7 +37,7 @@ pub use found::{
     IdMapping, ProcessExit, ProcessState, RuntimeInfo, SignalScope,
 };
 pub use inside::{IdMap, Inside};
-pub use log::{LogChunk, LogQuery, LogReader, LogStreams};
+pub use log::{LogChunk, LogFigures, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};
 pub use plan::{
     BridgePlan, ContainerPlan, DiskPlan, IdRange, MountPlan, NetworkPlan, OutputPlan, ProcessPlan,
@@ -196,6 +196,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Reads stored output, any number of readers at once.
     async fn logs(&self, query: &LogQuery) -> Result<LogReader, RuntimeError>;
+
+    /// What became of the output of tasks, counted. Cheap.
+    fn log_figures(&self) -> LogFigures {
+        LogFigures::default()
+    }
 
     /// Removes the stored output of an executor (all its tasks). Idempotent.
     async fn remove_logs(&self, executor: &ElementId) -> Result<(), RuntimeError>;

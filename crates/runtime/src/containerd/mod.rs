@@ -18,9 +18,9 @@ use portlayer::{
     element::ElementId,
     runtime::{
         BridgePlan, ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer,
-        IdRange, InputStream, Inside, LogQuery, LogReader, MountPlan, ProcessExit, ProcessId,
-        ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
-        Scope, SignalScope,
+        IdRange, InputStream, Inside, LogFigures, LogQuery, LogReader, MountPlan, ProcessExit,
+        ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind,
+        RuntimeInfo, Scope, SignalScope,
     },
 };
 
@@ -473,6 +473,10 @@ impl Runtime for Containerd {
 
     async fn logs(&self, query: &LogQuery) -> Result<LogReader, RuntimeError> {
         Ok(reader(&self.shared.logs, query))
+    }
+
+    fn log_figures(&self) -> LogFigures {
+        self.shared.logs.figures()
     }
 
     async fn remove_logs(&self, executor: &ElementId) -> Result<(), RuntimeError> {

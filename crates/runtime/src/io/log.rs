@@ -6,10 +6,13 @@ use std::{
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use portlayer::{element::ElementId, time::Timestamp};
+use portlayer::{element::ElementId, runtime::LogFigures, time::Timestamp};
 use rustix::{io::Errno, pipe::SpliceFlags};
 use tokio::sync::watch;
 
@@ -45,6 +48,14 @@ pub(crate) struct Logs {
     root: PathBuf,
     bounds: LogBounds,
     open: Mutex<HashMap<PathBuf, Weak<Log>>>,
+    counts: Arc<Counts>,
+}
+
+/// Over all logs.
+#[derive(Debug, Default)]
+struct Counts {
+    stored: AtomicU64,
+    dropped: AtomicU64,
 }
 
 impl Logs {
@@ -53,6 +64,15 @@ impl Logs {
             root,
             bounds,
             open: Mutex::new(HashMap::new()),
+            counts: Arc::default(),
+        }
+    }
+
+    /// What was stored and dropped since they were opened.
+    pub(crate) fn figures(&self) -> LogFigures {
+        LogFigures {
+            stored_bytes: self.counts.stored.load(Ordering::Relaxed),
+            dropped_bytes: self.counts.dropped.load(Ordering::Relaxed),
         }
     }
 
@@ -71,7 +91,7 @@ impl Logs {
         if let Some(log) = open.get(directory).and_then(Weak::upgrade) {
             return Ok(log);
         }
-        let log = Arc::new(Log::open(directory, self.bounds)?);
+        let log = Arc::new(Log::open(directory, self.bounds, self.counts.clone())?);
         open.insert(directory.to_owned(), Arc::downgrade(&log));
         Ok(log)
     }
@@ -124,6 +144,7 @@ struct Writer {
     position: u64,
     /// Dropped since the last record.
     lost: u64,
+    counts: Arc<Counts>,
 }
 
 /// What became of the bytes of a stream.
@@ -138,8 +159,8 @@ pub(crate) enum Moved {
 }
 
 impl Log {
-    fn open(directory: &Path, bounds: LogBounds) -> io::Result<Log> {
-        let writer = Writer::open(directory, bounds)?;
+    fn open(directory: &Path, bounds: LogBounds, counts: Arc<Counts>) -> io::Result<Log> {
+        let writer = Writer::open(directory, bounds, counts)?;
         let (stored, _) = watch::channel(writer.sequence);
         Ok(Log {
             writer: Mutex::new(writer),
@@ -162,7 +183,7 @@ impl Log {
 }
 
 impl Writer {
-    fn open(directory: &Path, bounds: LogBounds) -> io::Result<Writer> {
+    fn open(directory: &Path, bounds: LogBounds, counts: Arc<Counts>) -> io::Result<Writer> {
         fs::create_dir_all(directory)?;
         let segments = segment::list(directory)?;
         let segment = segments.last().copied().unwrap_or(0);
@@ -199,6 +220,7 @@ impl Writer {
             sequence,
             position,
             lost: 0,
+            counts,
         };
         for stream in Stream::BOTH {
             writer.record(stream);
@@ -227,6 +249,8 @@ impl Writer {
             Ok(0) => Ok(Moved::End),
             Ok(count) => {
                 self.length[at] += count as u64;
+                let stored = &self.counts.stored;
+                stored.fetch_add(count as u64, Ordering::Relaxed);
                 portlayer::crash::point("log.before-index");
                 self.record(stream);
                 Ok(Moved::Bytes(count))
@@ -241,6 +265,8 @@ impl Writer {
         let moved = discard(fifo)?;
         if let Moved::Bytes(count) = moved {
             self.lost += count as u64;
+            let dropped = &self.counts.dropped;
+            dropped.fetch_add(count as u64, Ordering::Relaxed);
         }
         Ok(moved)
     }
