@@ -38,6 +38,7 @@
 //! (`cargo run --example library`, as root) and the tests run their code.
 
 pub mod config;
+pub mod diego;
 mod metrics;
 mod node;
 pub mod pull;

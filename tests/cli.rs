@@ -4,6 +4,7 @@
 
 mod daemon;
 mod data;
+mod diego;
 mod elements;
 mod events;
 mod fixture;

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "specs",
     "elements",
     "compositions",
     "tasks",
     "events",
     "node",
+    "diego",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

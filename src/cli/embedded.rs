@@ -1,11 +1,14 @@
 //! A node in this process, served to a client of its own over a pipe in memory: commands meet the very server the
 //! daemon has.
 
+use std::sync::Arc;
+
 use portlayer::PortLayer;
 use portlayer::element::{Kind, ListQuery};
 use portlayer_client::Client;
 use portlayer_node::Node;
 use portlayer_node::config::Config;
+use portlayer_node::diego::Diego;
 use portlayer_node::server::{Access, Facts, Server};
 
 use super::failure::{Failure, refused};
@@ -14,6 +17,8 @@ use super::filter;
 /// An open node, its server and the client.
 pub(crate) struct Embedded {
     client: Client,
+    /// Opened only by commands about Diego's tasks.
+    diego: Arc<Diego>,
     server: Server,
     node: Node,
 }
@@ -23,10 +28,13 @@ impl Embedded {
     pub(crate) async fn open(config: &Config) -> Result<Self, Failure> {
         let node = open_node(config).await?;
         let facts = Facts::of(config, &node);
-        let server = Server::new(node.port_layer.clone(), facts, Access::own());
+        let diego = Arc::new(Diego::of(config, &node));
+        let layer = node.port_layer.clone();
+        let server = Server::with_diego(layer, facts, Access::own(), diego.clone());
         let client = server.client().await?;
         Ok(Self {
             client,
+            diego,
             server,
             node,
         })
@@ -41,12 +49,16 @@ impl Embedded {
     pub(crate) async fn close(self) -> Result<(), Failure> {
         let Self {
             client,
+            diego,
             server,
             node,
         } = self;
         drop(client);
+        // Nobody else runs them.
+        diego.idle().await;
+        diego.close().await;
         server.drain();
-        drop(server);
+        drop((server, diego));
         let idle = is_idle(&node.port_layer).await?;
         if idle {
             node.halt().await?;

@@ -5,6 +5,7 @@ mod completion;
 mod compose;
 mod config;
 mod context;
+mod diego;
 mod element;
 mod embedded;
 mod exit_code;
@@ -119,6 +120,7 @@ enum Command {
     Import(element::ImportArgs),
     Run(Box<task::run::RunArgs>),
     Compose(compose::ComposeArgs),
+    Diego(diego::DiegoArgs),
     Ps(task::ps::PsArgs),
     Logs(task::logs::LogsArgs),
     Exec(task::exec::ExecArgs),
@@ -249,6 +251,7 @@ async fn on_node(command: Command, context: &Context) -> Outcome {
             .await
             .map_err(Failure::of_own),
         Command::Compose(args) => compose::run(args, context).await,
+        Command::Diego(args) => diego::run(args, context).await,
         Command::Ps(args) => task::ps::run(args, context).await,
         Command::Logs(args) => task::logs::run(args, context).await,
         Command::Exec(args) => task::exec::run(args, context)

@@ -31,6 +31,7 @@ impl From<DaemonError> for Failure {
             DaemonError::Open(error) => error.into(),
             DaemonError::Close(error) => error.into(),
             DaemonError::Listen(error) => Failure::new(ErrorKind::FailedPrecondition, error),
+            DaemonError::Diego(error) => Failure::new(ErrorKind::FailedPrecondition, error),
             DaemonError::Serve(error) => Failure::new(ErrorKind::Internal, error),
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Ids, LocationConfig, NetworkConfig, Role};
+use super::{DiegoConfig, Ids, LocationConfig, NetworkConfig, Role};
 
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) logs: Logs,
     pub(super) pull: super::pull::Pull,
     pub(super) serve: Serve,
+    pub(super) diego: Option<DiegoConfig>,
 }
 
 #[derive(Debug, Default, Deserialize)]

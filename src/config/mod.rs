@@ -3,6 +3,7 @@
 //! A value is taken from the first of: flag, environment (`PORTLAYER_*`), file, default. There are no globals:
 //! [`load`] gets the flags, the environment and the file system it may look at, and returns one plain value.
 
+mod diego;
 mod file;
 mod location;
 mod network;
@@ -23,6 +24,7 @@ use portlayer_runtime::LogBounds;
 use serde::Serialize;
 use thiserror::Error;
 
+pub use diego::{BbsConfig, DiegoConfig, ResultOverflow};
 pub use location::{Backing, LocationConfig};
 pub use network::NetworkConfig;
 pub use pull::PullSettings;
@@ -58,6 +60,8 @@ pub struct Config {
     pub pull: PullSettings,
     /// How the daemon serves.
     pub serve: ServeSettings,
+    /// Diego's tasks.
+    pub diego: DiegoConfig,
 }
 
 /// The programs of the private engine: names, searched in `PATH`, or absolute paths.
@@ -102,6 +106,7 @@ impl Config {
             engine: EngineConfig::default(),
             locations: location::defaults(),
             networks: Vec::new(),
+            diego: DiegoConfig::default(),
             ledger: LedgerSettings {
                 cache_bytes: 256 << 20,
                 event_retention: 1_000_000,

@@ -145,6 +145,13 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
         Err((key, rule)) => return Err(ConfigError::Value { key, origin, rule }),
     };
     from.record("networks", &file.networks, origin);
+    // And what tables of names are in.
+    let origin = match (&path, &file.diego) {
+        (Some(path), Some(_)) => Origin::File(path.clone()),
+        _ => Origin::Default,
+    };
+    config.diego = file.diego.unwrap_or_default();
+    from.record("diego", &config.diego, origin);
     check(&config, &from)?;
     Ok(Loaded {
         way: Way::of(config.embedded, &from),

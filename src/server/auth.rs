@@ -138,7 +138,12 @@ pub(super) fn identify(
 
 /// The calls that change nothing on the node. All others need [`Role::ReadWrite`]; a test holds this list against the
 /// descriptors, so that a new call is put on one side or the other.
-pub(super) const LOOKING: [&str; 27] = [
+pub(super) const LOOKING: [&str; 32] = [
+    "/portlayer.v1.DiegoService/DesiredTask",
+    "/portlayer.v1.DiegoService/DesiredTasks",
+    "/portlayer.v1.DiegoService/FollowTasks",
+    "/portlayer.v1.DiegoService/TaskLines",
+    "/portlayer.v1.DiegoService/Domains",
     "/portlayer.v1.ElementsService/Read",
     "/portlayer.v1.ElementsService/Export",
     "/portlayer.v1.ElementsService/List",
@@ -231,8 +236,13 @@ mod tests {
     }
 
     /// A new call stands here or in [`LOOKING`].
-    const CHANGING: [&str; 13] = [
+    const CHANGING: [&str; 18] = [
         "/portlayer.v1.CompositionsService/Commit",
+        "/portlayer.v1.DiegoService/CancelTask",
+        "/portlayer.v1.DiegoService/DeleteTask",
+        "/portlayer.v1.DiegoService/DesireTask",
+        "/portlayer.v1.DiegoService/ResolveTask",
+        "/portlayer.v1.DiegoService/UpsertDomain",
         "/portlayer.v1.ElementsService/Create",
         "/portlayer.v1.ElementsService/Delete",
         "/portlayer.v1.ElementsService/EnsureFreespace",

@@ -1,6 +1,7 @@
 //! The life of a daemon: open, reconcile, serve, drain, close. Running tasks outlive it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{Access, Facts, ListenError, Listener, ServeError, Server, TlsFiles};
 use crate::config::Config;
+use crate::diego::{Diego, DiegoError};
 use crate::{CloseError, Node, OpenError};
 
 /// Why a daemon cannot serve or ended.
@@ -24,6 +26,9 @@ pub enum DaemonError {
     /// Serving failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Diego's clients cannot be served.
+    #[error(transparent)]
+    Diego(#[from] DiegoError),
     /// The node cannot be closed.
     #[error(transparent)]
     Close(#[from] CloseError),
@@ -40,22 +45,47 @@ pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), 
     let passed = Listener::passed()?;
     let node = crate::open(config).await?;
     let own = passed.is_none();
-    let server = Server::new(
+    let diego = Arc::new(Diego::of(config, &node));
+    let server = Server::with_diego(
         node.port_layer.clone(),
         Facts::of(config, &node),
         Access::of(config),
+        diego.clone(),
     );
     let served = match listeners(config, passed).await {
-        Ok(listeners) => serve_all(&server, listeners, config, stop).await,
+        Ok(listeners) => {
+            take_up(&diego).await;
+            match diego.serve().await {
+                Ok(serving) => {
+                    let served = serve_all(&server, listeners, config, stop).await;
+                    serving.end().await;
+                    served
+                }
+                Err(error) => Err(error.into()),
+            }
+        }
         Err(error) => Err(error.into()),
     };
+    diego.close().await;
     if own && served.is_ok() {
         remove(&config.socket);
     }
-    drop(server);
+    drop((server, diego));
     let closed = close(node).await;
     served?;
     closed
+}
+
+/// Takes up Diego's tasks. The node is of use without them: each of their calls says what is wrong.
+async fn take_up(diego: &Diego) {
+    if diego.is_on()
+        && let Err(error) = diego.tasks().await
+    {
+        tracing::error!(
+            error = format!("{:#}", anyhow::Error::new(error)),
+            "diego tasks are not taken up"
+        );
+    }
 }
 
 async fn listeners(

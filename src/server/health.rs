@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use portlayer_proto::v1::compositions_service_server::SERVICE_NAME as COMPOSITIONS;
+use portlayer_proto::v1::diego_service_server::SERVICE_NAME as DIEGO;
 use portlayer_proto::v1::elements_service_server::SERVICE_NAME as ELEMENTS;
 use portlayer_proto::v1::events_service_server::SERVICE_NAME as EVENTS;
 use portlayer_proto::v1::node_service_server::SERVICE_NAME as NODE;
@@ -19,7 +20,7 @@ use super::Shared;
 /// How often the engine is asked.
 const EVERY: Duration = Duration::from_secs(1);
 /// The services that need the engine; the empty name is the daemon as a whole.
-const NEED_ENGINE: [&str; 4] = ["", ELEMENTS, COMPOSITIONS, TASKS];
+const NEED_ENGINE: [&str; 5] = ["", ELEMENTS, COMPOSITIONS, TASKS, DIEGO];
 /// The services that do not.
 const NEED_NOTHING: [&str; 2] = [EVENTS, NODE];
 

@@ -24,6 +24,7 @@
 mod auth;
 mod compositions;
 mod daemon;
+mod diego;
 mod elements;
 mod events;
 mod facts;
@@ -47,6 +48,7 @@ use portlayer::time::Timestamp;
 use portlayer_client::wire::{Fault, WireError};
 use portlayer_client::{Client, Error as ClientError};
 use portlayer_proto::v1::compositions_service_server::CompositionsServiceServer;
+use portlayer_proto::v1::diego_service_server::DiegoServiceServer;
 use portlayer_proto::v1::elements_service_server::ElementsServiceServer;
 use portlayer_proto::v1::events_service_server::EventsServiceServer;
 use portlayer_proto::v1::node_service_server::NodeServiceServer;
@@ -56,6 +58,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Status};
 
+use crate::diego::Diego;
 use crate::metrics::{Metrics, Now};
 
 pub use auth::{Access, Caller, Who};
@@ -94,6 +97,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     facts: Facts,
     access: Access,
+    diego: Option<Arc<Diego>>,
     started: Timestamp,
     /// Cancelled when it drains.
     drain: CancellationToken,
@@ -108,11 +112,21 @@ impl Server {
     /// A server of a port layer. Must be called in a tokio runtime: from now on the engine is asked every second
     /// whether it is there, for the health service.
     pub fn new(layer: PortLayer, facts: Facts, access: Access) -> Self {
+        Self::build(layer, facts, access, None)
+    }
+
+    /// [`Server::new`] with Diego's tasks.
+    pub fn with_diego(layer: PortLayer, facts: Facts, access: Access, diego: Arc<Diego>) -> Self {
+        Self::build(layer, facts, access, Some(diego))
+    }
+
+    fn build(layer: PortLayer, facts: Facts, access: Access, diego: Option<Arc<Diego>>) -> Self {
         let shared = Arc::new(Shared {
             layer,
             metrics: Arc::new(Metrics::new()),
             facts,
             access,
+            diego,
             started: Timestamp::now(),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -134,6 +148,10 @@ impl Server {
             )
             .add_service(
                 TasksServiceServer::new(tasks::Tasks(shared.clone()))
+                    .max_decoding_message_size(REQUEST_BYTES),
+            )
+            .add_service(
+                DiegoServiceServer::new(diego::Diego(shared.clone()))
                     .max_decoding_message_size(REQUEST_BYTES),
             )
             .add_service(EventsServiceServer::new(events::Events(shared.clone())))

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use portlayer::element::{Kind, ListQuery};
-use portlayer_taskdef::diego::{DefinitionError, Rules, State, TaskEvent, read_json};
+use portlayer_taskdef::diego::{DefinitionError, Rules, State, TaskEvent, Tasks, read_json};
 use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 
 use crate::Verdict;
-use crate::expect::{self, Answer};
+use crate::expect::{self, Answer, Cancel, Variant};
 use crate::observed::Observed;
 use crate::rig::Rig;
 
@@ -25,26 +25,62 @@ pub(crate) async fn run(
     let filled = rig.fill(definition);
     let sent: Value = serde_json::from_str(&filled)?;
     let clauses = expect::clauses(expectation);
-    let cancel_after = expect::cancel_after(&clauses);
-    let observed = observe(rig, &filled, sent, cancel_after.as_deref()).await?;
+    if expectation.contains("**N3**") {
+        rig.import(sent["rootfs"].as_str().unwrap_or_default())
+            .await?;
+    }
+    let cancel = expect::cancel(&clauses);
+    let observed = observe(rig, &rig.tasks, &sent, cancel.as_ref()).await?;
     let mut verdict = Verdict {
         name: name.to_owned(),
         checked: 0,
         failures: Vec::new(),
         unread: Vec::new(),
+        disputed: Vec::new(),
         details: details(&observed),
     };
-    for clause in clauses {
-        match expect::check(&clause, &observed) {
-            Answer::Yes => verdict.checked += 1,
-            Answer::No(why) => {
-                verdict.checked += 1;
-                verdict.failures.push(format!("{clause}: {why}"));
-            }
-            Answer::NotRead => verdict.unread.push(clause),
+    for (number, clause) in clauses.iter().enumerate() {
+        let mut clause = clause.clone();
+        if let Some((right, told)) = expect::undisputed(&clause, &clauses) {
+            verdict.disputed.push(told);
+            clause = right;
         }
+        let answer = match expect::variant(&clause) {
+            Some(variant) => check_variant(rig, &sent, number, &variant, &mut verdict).await?,
+            None => expect::check(&clause, &observed),
+        };
+        verdict.take(clause, answer);
     }
     Ok(verdict)
+}
+
+/// Runs the task a clause speaks of besides, and checks what it says of it.
+async fn check_variant(
+    rig: &Rig,
+    sent: &Value,
+    number: usize,
+    variant: &Variant,
+    verdict: &mut Verdict,
+) -> Result<Answer> {
+    let Some(changed) = variant.of(sent, number) else {
+        return Ok(Answer::NotRead);
+    };
+    let tasks = match variant.wants_seed_policy() {
+        true => &rig.seed_tasks,
+        false => &rig.tasks,
+    };
+    let observed = observe(rig, tasks, &changed, None).await?;
+    let mut more = details(&observed);
+    verdict.details.append(&mut more);
+    let mut read = false;
+    for clause in &variant.expected {
+        match expect::check(clause, &observed) {
+            Answer::Yes => read = true,
+            Answer::No(why) => return Ok(Answer::No(format!("{clause}: {why}"))),
+            Answer::NotRead => {}
+        }
+    }
+    Ok(if read { Answer::Yes } else { Answer::NotRead })
 }
 
 fn details(observed: &Observed) -> Vec<String> {
@@ -75,17 +111,18 @@ fn details(observed: &Observed) -> Vec<String> {
 
 async fn observe(
     rig: &Rig,
-    text: &str,
-    sent: Value,
-    cancel_after: Option<&str>,
+    tasks: &Tasks,
+    sent: &Value,
+    cancel: Option<&Cancel>,
 ) -> Result<Observed> {
     rig.files.take();
     rig.hooks.take();
+    let text = sent.to_string();
     let mut observed = Observed {
         refused_in_strict_mode: read_json(text.as_bytes(), &Rules { strict: true })
             .err()
             .map(|error| error.to_string()),
-        sent,
+        sent: sent.clone(),
         ..Observed::default()
     };
     let desired = match read_json(text.as_bytes(), &Rules::default()) {
@@ -104,30 +141,27 @@ async fn observe(
         definition.log_guid.clone(),
         !definition.completion_callback_url.is_empty(),
     );
-    let mut events = rig.tasks.events();
+    let mut events = tasks.events();
     let begun = Instant::now();
-    rig.tasks.desire(desired).await?;
-    if let Some(line) = cancel_after {
-        wait_for_line(rig, &stream, line).await?;
-        rig.tasks.cancel(&guid).await?;
-        let again = rig
-            .tasks
-            .cancel(&guid)
-            .await
-            .err()
-            .map(|error| error.to_string());
-        observed.cancelled_again = again;
+    tasks.desire(desired).await?;
+    if let Some(cancel) = cancel {
+        if let Cancel::After(line) = cancel {
+            wait_for_line(rig, &stream, line).await?;
+        }
+        tasks.cancel(&guid).await?;
+        let again = tasks.cancel(&guid).await.err();
+        observed.cancelled_again = again.map(|error| error.to_string());
     }
+    let unknown = tasks.cancel(&format!("{guid}-unknown")).await.err();
+    observed.cancel_of_unknown = unknown.map(|error| error.diego_type());
     follow(&mut events, &guid, &mut observed, false).await?;
     observed.seconds = begun.elapsed().as_secs();
-    if called_back {
-        follow(&mut events, &guid, &mut observed, true).await?;
-    } else {
-        rig.tasks.resolve(&guid).await?;
-        rig.tasks.delete(&guid).await?;
-        follow(&mut events, &guid, &mut observed, true).await?;
+    if !called_back {
+        tasks.resolve(&guid).await?;
+        tasks.delete(&guid).await?;
     }
-    observed.gone = rig.tasks.get(&guid).await.is_err();
+    follow(&mut events, &guid, &mut observed, true).await?;
+    observed.gone = tasks.get(&guid).await.is_err();
     // The container may outlive a cancel by its grace.
     let mut left = rig.executors().await?;
     let patience = Instant::now() + Duration::from_secs(30);

@@ -1,4 +1,5 @@
-//! Runs a folder of acceptance cases against a real node: `portlayer-cases DIR [--only TEXT] [--keep-log]`.
+//! Runs a folder of acceptance cases against a real node: `portlayer-cases DIR [--only TEXT] [--verbose]`; `load` and
+//! `kill` desire many tasks at once, and kill the process that runs one everywhere.
 //!
 //! A line per case, `N passed, N failed`, and as the last line the same as JSON. Expectations are read from the prose of
 //! `*.expect.md`, clause by clause; a clause that cannot be read is counted and shown, and a case of which nothing could
@@ -8,6 +9,8 @@
 mod diego;
 mod expect;
 mod fixtures;
+mod kill;
+mod load;
 mod observed;
 mod rig;
 mod server;
@@ -22,6 +25,26 @@ use clap::Parser;
 use serde_json::json;
 
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    cases: Option<Arguments>,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Desires many short tasks at once and counts what became of them; measures what the front end adds to one
+    Load(load::LoadArgs),
+    /// Kills the process that runs a task at every point of the task's life and looks what the next one makes of it
+    Kill,
+    /// The process that is killed
+    #[command(hide = true)]
+    Worker(kill::WorkerArgs),
+}
+
+#[derive(clap::Args)]
 struct Arguments {
     /// Folder of cases: `NN-name.json` beside `NN-name.expect.md`.
     directory: PathBuf,
@@ -39,10 +62,23 @@ pub(crate) struct Verdict {
     checked: usize,
     failures: Vec<String>,
     unread: Vec<String>,
+    /// What the case says of itself that cannot be true, and what was checked instead.
+    disputed: Vec<String>,
     details: Vec<String>,
 }
 
 impl Verdict {
+    fn take(&mut self, clause: String, answer: expect::Answer) {
+        match answer {
+            expect::Answer::Yes => self.checked += 1,
+            expect::Answer::No(why) => {
+                self.checked += 1;
+                self.failures.push(format!("{clause}: {why}"));
+            }
+            expect::Answer::NotRead => self.unread.push(clause),
+        }
+    }
+
     fn passed(&self) -> bool {
         self.failures.is_empty() && self.checked > 0
     }
@@ -60,6 +96,9 @@ impl Verdict {
         if self.failures.is_empty() && self.checked == 0 {
             println!("       nothing of the expectation could be checked");
         }
+        self.disputed
+            .iter()
+            .for_each(|told| println!("       disputed: {told}"));
         if verbose {
             self.unread
                 .iter()
@@ -73,7 +112,14 @@ impl Verdict {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+    let cli = Cli::parse();
+    match cli.verb {
+        Some(Verb::Load(args)) => return load::run(&args).await,
+        Some(Verb::Kill) => return kill::run().await,
+        Some(Verb::Worker(args)) => return kill::work(&args).await,
+        None => {}
+    }
+    let arguments = cli.cases.context("which folder of cases? (--help)")?;
     let names = names(&arguments)?;
     ensure!(
         !names.is_empty(),
@@ -94,6 +140,7 @@ async fn main() -> Result<ExitCode> {
                 checked: 0,
                 failures: vec![format!("{error:#}")],
                 unread: Vec::new(),
+                disputed: Vec::new(),
                 details: Vec::new(),
             });
         verdict.print(arguments.verbose);
@@ -106,11 +153,12 @@ async fn main() -> Result<ExitCode> {
         .map(|verdict| &verdict.name)
         .collect();
     let passed = verdicts.len() - failed.len();
+    let disputed: usize = verdicts.iter().map(|verdict| verdict.disputed.len()).sum();
     let unread: usize = verdicts.iter().map(|verdict| verdict.unread.len()).sum();
     println!("{passed} passed, {} failed", failed.len());
     println!(
         "{}",
-        json!({ "passed": passed, "failed": failed.len(), "clauses_not_read": unread, "failures": failed })
+        json!({ "passed": passed, "failed": failed.len(), "clauses_not_read": unread, "disputed": disputed, "failures": failed })
     );
     Ok(if failed.is_empty() {
         ExitCode::SUCCESS
@@ -145,5 +193,9 @@ async fn one(rig: &rig::Rig, directory: &Path, name: &str) -> Result<Verdict> {
     if value.is_array() {
         return table::check(name, &value);
     }
+    ensure!(
+        value.get("task_guid").is_some(),
+        "the case is neither a task nor a table of tasks"
+    );
     diego::run(rig, name, &definition, &expectation).await
 }

@@ -28,8 +28,10 @@ pub(crate) struct Observed {
     pub(crate) posts: Vec<Request>,
     /// What a look-up says at the end.
     pub(crate) gone: bool,
-    /// Answer to a second cancel, and to one of an unknown guid.
+    /// Answer to a second cancel.
     pub(crate) cancelled_again: Option<String>,
+    /// Diego's type of the answer to a cancel of a guid that nobody has.
+    pub(crate) cancel_of_unknown: Option<i32>,
     /// Executors and processes that were left.
     pub(crate) left: Vec<String>,
     /// Files in volumes of drivers, as `volume/path`.

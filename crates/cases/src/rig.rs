@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use portlayer::element::{ElementId, ImageSpec, Kind, ListQuery, NewElement, Spec};
+use portlayer::error::CreateError;
 use portlayer::network::NetworkSpec;
+use portlayer::store::Policy;
 use portlayer_node::Node;
-use portlayer_node::config::Config;
-use portlayer_taskdef::diego::{Settings, Tasks, Timers};
+use portlayer_node::config::{Backing, Config, LocationConfig};
+use portlayer_taskdef::diego::{Settings, Tasks, Timers, image_of};
 use portlayer_taskdef::fetch::{Fetcher, Http};
 use portlayer_taskdef::log::{LogLine, LogSink};
+use portlayer_taskdef::plan::Overflow;
 use portlayer_taskdef::run::{Feature, RunSettings, Runner};
 use sha2::{Digest, Sha256};
 
@@ -24,6 +27,8 @@ use crate::world::{self, World};
 pub(crate) struct Rig {
     pub(crate) node: Node,
     pub(crate) tasks: Tasks,
+    /// Tasks whose results are cut as the seed's document says: the first 10240 bytes.
+    pub(crate) seed_tasks: Tasks,
     pub(crate) files: Server,
     pub(crate) hooks: Server,
     pub(crate) log: Arc<Log>,
@@ -66,6 +71,12 @@ impl Rig {
             .tempdir_in("/var/tmp")?;
         let world = World::new()?;
         let mut config = Config::new(directory.path().join("node"));
+        config.locations.push(LocationConfig {
+            name: "seed".to_owned(),
+            kinds: vec![Kind::Task],
+            policy: Policy::ReadWrite,
+            backing: Backing::None,
+        });
         let subnet = "10.254.0.0/16".parse().map_err(anyhow::Error::msg)?;
         config
             .networks
@@ -91,6 +102,7 @@ impl Rig {
             timers: Timers {
                 start_retry: Duration::from_secs(1),
                 kick: Duration::from_secs(3),
+                completed_expiry: Duration::from_secs(15),
                 ..Timers::default()
             },
             ..Settings::default()
@@ -110,10 +122,17 @@ impl Rig {
             log.clone(),
             run,
         );
+        let seed = Settings {
+            result_limit_bytes: 10_240,
+            result_overflow: Overflow::Truncate,
+            ..settings.clone()
+        };
+        let seed_tasks = Tasks::open(runner.clone(), seed, "seed").await?;
         let tasks = Tasks::open(runner, settings, "tasks").await?;
         Ok(Self {
             node,
             tasks,
+            seed_tasks,
             files: Server::files(files).await?,
             hooks: Server::hooks().await?,
             log,
@@ -122,6 +141,19 @@ impl Rig {
             _world: world,
             _directory: directory,
         })
+    }
+
+    /// Imports the root file system under the name a `docker://` URL asks for, as if it had been pulled.
+    pub(crate) async fn import(&self, rootfs: &str) -> Result<()> {
+        let Some(image) = image_of(rootfs, "images") else {
+            return Ok(());
+        };
+        let root = Cursor::new(fixtures::root_file_system()?);
+        let new = NewElement::new(image, Spec::Image(ImageSpec::default())).data(root);
+        match self.node.port_layer.create(new).await {
+            Ok(_) | Err(CreateError::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(error).context("importing the image of a case"),
+        }
     }
 
     /// Fills the placeholders of a case.
@@ -178,14 +210,16 @@ impl Rig {
     /// Ends everything; nothing may be left.
     pub(crate) async fn close(self) -> Result<()> {
         self.tasks.close().await;
+        self.seed_tasks.close().await;
         let left = self.executors().await?;
         let Self {
             node,
             tasks,
+            seed_tasks,
             _world: world,
             ..
         } = self;
-        drop(tasks);
+        drop((tasks, seed_tasks));
         node.remove().await.context("removing the node")?;
         drop(world);
         ensure!(left.is_empty(), "executors were left: {}", left.join(", "));

@@ -14,6 +14,7 @@ pub(crate) fn check(name: &str, table: &Value) -> Result<Verdict> {
         checked: 0,
         failures: Vec::new(),
         unread: Vec::new(),
+        disputed: Vec::new(),
         details: Vec::new(),
     };
     for row in rows {

@@ -19,6 +19,7 @@ pub mod runtime;
 pub mod store;
 pub mod task;
 pub mod time;
+pub mod users;
 
 pub use audit::{AuditError, AuditReport, Audited};
 pub use error::{Error, ErrorKind};

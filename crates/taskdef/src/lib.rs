@@ -4,10 +4,12 @@
 //! the public API of [`portlayer`].
 
 pub mod action;
+pub mod die;
 pub mod diego;
 pub mod fetch;
 pub mod log;
 pub mod plan;
+pub mod recent;
 pub mod run;
 
 #[cfg(test)]

@@ -27,6 +27,10 @@ pub struct Plan {
     pub limits: Limits,
     /// Root in the container is root on the host.
     pub privileged: bool,
+    /// Capabilities besides the port layer's own set, by name; without meaning when privileged.
+    pub more_capabilities: Vec<String>,
+    /// Set-id programs may gain privileges inside.
+    pub set_id_programs: bool,
     /// What may be reached.
     pub network: Network,
     /// What is done.
@@ -100,7 +104,8 @@ pub struct Mount {
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MountSource {
-    /// The content of an archive: fetched once, extracted once, shared by everyone with the same content.
+    /// The content of an archive. Mounted read-only it is fetched and extracted once and shared by everyone with the
+    /// same content; mounted read-write it is a copy of this run alone.
     Archive(Archive),
     /// A volume that is there.
     Volume(ElementId),

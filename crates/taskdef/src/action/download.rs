@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ActionError, Stage};
 use crate::fetch::{FetchError, Packing, packing, size, tar_of_zip};
+use crate::log::Streamer;
 use crate::plan::{Download, Format};
 use crate::run::Owner;
 
@@ -31,9 +32,7 @@ pub(super) async fn perform(
         Ok(fetched) => fetched,
         Err(FetchError::Cancelled) => return Err(ActionError::Cancelled),
         Err(error) => {
-            // Diego hides the cause everywhere; the reason is matched by clients, so the cause goes to the log.
-            log.stderr(&format!("Failed to download {name}: {error}").replace("  ", " "));
-            return Err(ActionError::Failed(format!("Downloading {named}failed")));
+            return Err(not_fetched(&log, &named, &error));
         }
     };
     let copied = copy_in(stage, download, fetched.file, archive.format).await;
@@ -43,8 +42,7 @@ pub(super) async fn perform(
     match copied {
         Ok(()) => {}
         Err(CopyError::Format(error)) => {
-            log.stderr(&format!("Failed to download {name}: {error}").replace("  ", " "));
-            return Err(ActionError::Failed(format!("Downloading {named}failed")));
+            return Err(not_fetched(&log, &named, &error));
         }
         Err(error) => {
             let reason = format!("Copying {named}into the container failed: {error}");
@@ -57,6 +55,15 @@ pub(super) async fn perform(
         None => say(format!("Downloaded {name}")),
     }
     Ok(())
+}
+
+/// Diego hides the cause everywhere; its text is matched by clients, in reasons and in the log, so the cause is a line
+/// of its own.
+fn not_fetched(log: &Streamer, named: &str, error: &FetchError) -> ActionError {
+    let reason = format!("Downloading {named}failed");
+    log.stderr(&reason);
+    log.stderr(&format!("cause: {error}"));
+    ActionError::Failed(reason)
 }
 
 /// Why an archive could not be put into the container.

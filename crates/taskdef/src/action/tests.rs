@@ -51,6 +51,8 @@ fn plan(action: Action) -> Plan {
         forced_env: Vec::new(),
         limits: Limits::default(),
         privileged: true,
+        more_capabilities: Vec::new(),
+        set_id_programs: false,
         network: Network::default(),
         action,
         outputs: Vec::new(),

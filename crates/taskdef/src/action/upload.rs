@@ -27,21 +27,36 @@ pub(super) async fn perform(
             log.stdout(&text);
         }
     };
-    let failed = |what: &str| match label {
-        Some(label) => ActionError::Failed(format!("{what} for {label}")),
-        None => ActionError::Failed(what.to_owned()),
+    // As in Diego: what is silent about its success is silent about its failure, the reason says it all the same.
+    let failed = |what: &str| {
+        let text = match label {
+            Some(label) => format!("{what} for {label}"),
+            None => what.to_owned(),
+        };
+        if label.is_some() {
+            log.stderr(&text);
+        }
+        text
     };
     let name = label.unwrap_or_default();
     say(format!("Uploading {name}..."));
+    if url::Url::parse(&upload.url).is_err() {
+        // Not the URL: it may hold a secret.
+        return Err(ActionError::NotStarted(failed("Failed to parse URL")));
+    }
     let spooled = match spool(stage, upload).await {
         Ok(spooled) => spooled,
         Err(error) => {
-            log.stderr(&format!("Failed to read {}: {error}", upload.from));
-            return Err(failed(match error {
-                SpoolError::NotAFile => "Failed to find first item in tar stream",
+            let reason = failed(match error {
+                // Garden's stream is there and empty.
+                SpoolError::NotAFile | SpoolError::Open(_) => {
+                    "Failed to find first item in tar stream"
+                }
                 SpoolError::Spool(_) => "Failed to copy stream contents into temp file",
-                _ => "Failed to establish stream from container",
-            }));
+                SpoolError::Container(_) => "Failed to establish stream from container",
+            });
+            log.stderr(&format!("cause: {}: {error}", upload.from));
+            return Err(ActionError::Failed(reason));
         }
     };
     let sent = stage
@@ -61,7 +76,7 @@ pub(super) async fn perform(
         }
         Err(FetchError::Cancelled) => Err(ActionError::Cancelled),
         Err(error) => {
-            say(format!("Failed to upload {name}"));
+            failed("Failed to upload payload");
             Err(ActionError::NotStarted(match error {
                 FetchError::Status { status, .. } => format!("Upload failed: Status code {status}"),
                 error => format!("Upload failed: {error}"),
@@ -81,8 +96,8 @@ struct Spooled {
 enum SpoolError {
     #[error(transparent)]
     Container(#[from] crate::run::ContainerError),
-    #[error("it cannot be opened")]
-    Open(#[source] Errno),
+    #[error("{}", .0.desc())]
+    Open(Errno),
     #[error("it is no regular file")]
     NotAFile,
     #[error("it cannot be copied")]

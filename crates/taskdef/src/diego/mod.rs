@@ -2,6 +2,7 @@
 //!
 //! What each field does here and where we differ from Diego is in `docs/task-definitions.md`.
 
+mod downgrade;
 pub mod parse;
 pub mod plan;
 mod rootfs;
@@ -11,12 +12,17 @@ pub mod tasks;
 pub mod validate;
 pub mod wire;
 
+pub use downgrade::without_image_layers;
 pub use parse::{ParseError, Parsed, from_json};
 pub use plan::{PlanError, plan};
+pub use rootfs::image_of;
 pub use settings::{Capacity, Settings, Timers};
 pub use tasks::{State, Task, TaskError, TaskEvent, Tasks};
 pub use validate::{Invalid, Problem, validate};
-pub use wire::{definition_from_protobuf, desire_from_protobuf};
+pub use wire::{
+    definition_from_protobuf, definition_to_protobuf, desire_from_protobuf, desire_to_protobuf,
+    task_to_protobuf,
+};
 
 /// Settings of the checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! `definition -> Plan`, pure. Rules by section of `docs/task-definitions.md`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use portlayer::element::{ElementId, Kind};
@@ -21,6 +22,8 @@ use crate::plan::{
 
 /// Where volume mounted files appear.
 const SERVICE_BINDINGS: &str = "/etc/cf-service-bindings";
+/// What makes the port layer's set Garden's fourteen.
+const CAPABILITIES: [&str; 4] = ["CAP_MKNOD", "CAP_NET_RAW", "CAP_AUDIT_WRITE", "CAP_SETFCAP"];
 /// Bytes in a mebibyte.
 const MIB: u64 = 1 << 20;
 /// The source of log lines when a definition names none.
@@ -108,6 +111,9 @@ pub fn plan(
         forced_env: forced_env(settings),
         limits: limits(definition),
         privileged: definition.privileged,
+        more_capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+        // ping and sudo work in Garden's containers.
+        set_id_programs: true,
         network: Network {
             egress: definition
                 .egress_rules
@@ -126,13 +132,19 @@ pub fn plan(
 
 fn root(definition: &TaskDefinition, settings: &Settings) -> Result<Root, PlanError> {
     match rootfs::parse(&definition.rootfs).ok_or(PlanError::Rootfs)? {
-        Rootfs::Preloaded(name) => Ok(match settings.preloaded.get(&name) {
-            Some(image) => Root::Image(image.clone()),
-            None => Root::Unknown { name },
-        }),
+        Rootfs::Preloaded(name) => {
+            let own = || {
+                let location = settings.preloaded_location.as_deref();
+                let location = location.filter(|_| !name.contains('/'))?;
+                ElementId::new(Kind::Image, location, &name).ok()
+            };
+            Ok(match settings.preloaded.get(&name).cloned().or_else(own) {
+                Some(image) => Root::Image(image),
+                None => Root::Unknown { name },
+            })
+        }
         Rootfs::Registry(reference) => {
-            let name = reference.replace("@sha256:", "/sha256.");
-            let image = ElementId::new(Kind::Image, &settings.image_location, &name);
+            let image = rootfs::image(&reference, &settings.image_location);
             Ok(Root::Registry {
                 image: image.map_err(|_| PlanError::Rootfs)?,
                 reference,
@@ -346,7 +358,7 @@ impl Translator<'_> {
                 Some(checksum) => format!("{}:{}", checksum.algorithm.as_str(), checksum.hex),
                 None => archive.url.clone(),
             });
-            mounts.push(shared(&layer.destination_path, archive));
+            mounts.push(self.shared(&layer.destination_path, archive));
         }
         for dependency in &self.definition.cached_dependencies {
             let checksum = checksum(&dependency.checksum_algorithm, &dependency.checksum_value)?;
@@ -372,9 +384,28 @@ impl Translator<'_> {
                 format: None,
                 source: self.source(&dependency.log_source, source).to_owned(),
             };
-            mounts.push(shared(&dependency.to, archive));
+            mounts.push(self.shared(&dependency.to, archive));
         }
         Ok(mounts)
+    }
+
+    /// A shared directory. Where an exclusive layer goes below it, which nothing that is read-only could take in (the
+    /// documented example does that), the task gets a copy of its own.
+    fn shared(&self, to: &str, archive: Archive) -> Mount {
+        let target = format!("/{}", to.trim_matches('/'));
+        let holds = |layer: &schema::ImageLayer| {
+            let place = format!("/{}", layer.destination_path.trim_matches('/'));
+            Path::new(&place).starts_with(&target)
+        };
+        let access = match self.layers(LayerType::Exclusive).any(holds) {
+            true => Access::ReadWrite,
+            false => Access::ReadOnly,
+        };
+        Mount {
+            target,
+            access,
+            source: MountSource::Archive(archive),
+        }
     }
 
     fn layers(&self, wanted: LayerType) -> impl Iterator<Item = &schema::ImageLayer> {
@@ -522,14 +553,6 @@ impl Translator<'_> {
 
 fn label(name: &str) -> Option<String> {
     Some(name.to_owned()).filter(|name| !name.is_empty())
-}
-
-fn shared(to: &str, archive: Archive) -> Mount {
-    Mount {
-        target: format!("/{}", to.trim_matches('/')),
-        access: Access::ReadOnly,
-        source: MountSource::Archive(archive),
-    }
 }
 
 fn checksum(algorithm: &str, hex: &str) -> Result<Option<Checksum>, PlanError> {

@@ -1,5 +1,7 @@
 //! The URL of a root file system: `preloaded:NAME` or `docker://[host]/path[#tag]`.
 
+use portlayer::element::{ElementId, IdError, Kind};
+
 /// What a URL names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Rootfs {
@@ -23,6 +25,20 @@ pub(super) fn parse(text: &str) -> Option<Rootfs> {
         "docker" => docker(rest.strip_prefix("//")?),
         _ => None,
     }
+}
+
+/// The image element in a location that a `docker://` URL of a root file system means; `None` for any other.
+pub fn image_of(url: &str, location: &str) -> Option<ElementId> {
+    match parse(url)? {
+        Rootfs::Registry(reference) => image(&reference, location).ok(),
+        Rootfs::Preloaded(_) => None,
+    }
+}
+
+/// The image element of a reference.
+pub(super) fn image(reference: &str, location: &str) -> Result<ElementId, IdError> {
+    let name = reference.replace("@sha256:", "/sha256.");
+    ElementId::new(Kind::Image, location, &name)
 }
 
 fn docker(rest: &str) -> Option<Rootfs> {

@@ -15,6 +15,9 @@ pub struct Settings {
     pub rules: Rules,
     /// Root file systems by their `preloaded:` name.
     pub preloaded: BTreeMap<String, ElementId>,
+    /// Location whose images are root file systems by their own name, where `preloaded` has no such name and the name is
+    /// one word. Images of registries are in folders and so never meant.
+    pub preloaded_location: Option<String>,
     /// Location of images of registries: `docker://` finds them there under their canonical name.
     pub image_location: String,
     /// Volume drivers by name: the location their volumes live in, by volume id.
@@ -85,6 +88,7 @@ impl Default for Settings {
         Self {
             rules: Rules::default(),
             preloaded: BTreeMap::new(),
+            preloaded_location: None,
             image_location: "images".to_owned(),
             volume_drivers: BTreeMap::new(),
             trusted_certificates: None,

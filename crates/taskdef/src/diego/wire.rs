@@ -1,9 +1,13 @@
-//! The protobuf form of definitions: messages by the field numbers of `bbs:models/*.proto`, and their translation into
-//! the [schema](super::schema). Only what is read is kept; unknown fields are skipped, as protobuf does.
+//! The protobuf form of definitions and tasks: messages by the field numbers of `bbs:models/*.proto`, and their
+//! translation from and into the [schema](super::schema). Only what is read is kept; unknown fields are skipped, as
+//! protobuf does.
 
+mod encode;
 mod message;
 
 use prost::Message;
+
+pub use encode::{definition_to_protobuf, desire_to_protobuf, task_to_protobuf};
 
 use super::parse::{MAX_BYTES, ParseError};
 use super::schema as to;

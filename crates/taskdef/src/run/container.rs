@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::inside::View;
 use super::users::UserError;
+use crate::die;
 use crate::log::{Splitter, Streamer};
 use crate::plan::Run;
 
@@ -202,11 +203,13 @@ impl Container {
         self.layer
             .create(NewElement::new(task.clone(), Spec::Task(Box::new(spec))))
             .await?;
-        match self
+        die::at("run.before-process");
+        let executed = self
             .layer
             .exec(&self.executor, &task, TaskBind::default())
-            .await
-        {
+            .await;
+        die::at("run.after-process");
+        match executed {
             Ok(started) => Ok(started),
             Err(error) => {
                 self.remove_task(&task).await;
@@ -226,10 +229,12 @@ impl Container {
 
     /// Waits for the end of a process.
     pub(crate) async fn wait(&self, run: &RunId) -> Result<ExitRecord, ContainerError> {
-        Ok(self
+        let exit = self
             .layer
             .wait(&self.executor, &run.task, Some(run.run))
-            .await?)
+            .await;
+        die::at("run.after-exit");
+        Ok(exit?)
     }
 
     /// SIGTERM now, SIGKILL after the grace.

@@ -1,21 +1,20 @@
 //! The file system of a container from outside: every path is resolved inside it by the kernel, and what is done for a
 //! user is done as that user.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat, setfsgid, setfsuid};
 use portlayer::archive::Root;
 use portlayer::runtime::Inside;
 
 use super::container::ContainerError;
-use super::users::{self, FILE_BYTES, User, UserError};
+use super::users::{self, User, UserError};
 
 /// A container's file system.
 pub(crate) struct View {
@@ -36,13 +35,7 @@ impl View {
     /// Looks a user up in the container.
     pub(crate) async fn user(self: &Arc<Self>, text: &str) -> Result<User, ContainerError> {
         let (view, text) = (Arc::clone(self), text.to_owned());
-        blocking(move || {
-            let root = view.root()?;
-            let passwd = read(&root, "etc/passwd").map_err(|_| UserError::File("/etc/passwd"))?;
-            let group = read(&root, "etc/group").map_err(|_| UserError::File("/etc/group"))?;
-            Ok(users::find(&passwd, &group, &text)?)
-        })
-        .await
+        blocking(move || Ok(users::look_up(&view.root()?, &text)?)).await
     }
 
     /// Who a user of the container is on the host.
@@ -110,24 +103,6 @@ fn make(root: &Root, parent: &Path, name: &Path, owner: &Owner) -> Result<(), Er
         Some(gid),
         AtFlags::AT_SYMLINK_NOFOLLOW,
     )
-}
-
-/// The text of a file; empty when there is none.
-fn read(root: &Root, path: &str) -> io::Result<String> {
-    // Not to be held up by a FIFO.
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = match root.open_at(Path::new(path), flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(String::new()),
-        Err(errno) => return Err(errno.into()),
-    };
-    let mut bytes = Vec::new();
-    if !file.metadata()?.is_file()
-        || file.take(FILE_BYTES + 1).read_to_end(&mut bytes)? as u64 > FILE_BYTES
-    {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -4,6 +4,7 @@
 //! as further tasks of it, the outputs are read while it still lives, and then everything of the run is removed.
 
 mod container;
+mod image;
 mod inside;
 mod network;
 mod outputs;
@@ -26,6 +27,7 @@ pub(crate) use container::{Container, ContainerError};
 pub(crate) use inside::Owner;
 
 use crate::action::{ActionError, Stage, perform};
+use crate::die;
 use crate::fetch::Fetcher;
 use crate::log::{LogSink, Streamer};
 use crate::plan::Plan;
@@ -64,6 +66,8 @@ pub struct RunSettings {
     pub grace: Duration,
     /// What this node may leave out although a plan asks for it.
     pub unenforced: BTreeSet<Feature>,
+    /// How images that are not on the node are pulled; `None` = no registry is asked.
+    pub registries: Option<portlayer_registry::Config>,
 }
 
 impl Default for RunSettings {
@@ -76,6 +80,7 @@ impl Default for RunSettings {
             hold: vec!["/dev/.portlayer/init".to_owned()],
             grace: Duration::from_secs(10),
             unenforced: BTreeSet::new(),
+            registries: None,
         }
     }
 }
@@ -213,6 +218,7 @@ impl Runner {
             log: log.clone(),
         };
         let ended = perform(&stage, &plan.action, cancel).await;
+        die::at("run.before-outputs");
         let read = match ended {
             // Nobody waits for the result of what was cancelled.
             Err(ActionError::Cancelled | ActionError::GraceExceeded) => Ok(String::new()),
@@ -220,7 +226,9 @@ impl Runner {
         };
         say(&|cell, instance| format!("Cell {cell} stopping instance {instance}"));
         say(&|cell, instance| format!("Cell {cell} destroying container for instance {instance}"));
+        die::at("run.before-remove");
         self.remove(&executor).await;
+        die::at("run.after-remove");
         say(&|cell, instance| {
             format!("Cell {cell} successfully destroyed container for instance {instance}")
         });

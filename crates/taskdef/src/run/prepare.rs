@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicU32;
 
 use portlayer::archive::{Limits as ArchiveLimits, TarBuilder};
 use portlayer::compose::{BindHow, JoinHow};
-use portlayer::element::{Body, ElementId, Kind, NewElement, Spec, VolumeSpec};
-use portlayer::error::{CreateError, ReadError};
+use portlayer::element::{ElementId, Kind, NewElement, Spec, VolumeSpec};
+use portlayer::error::CreateError;
 use portlayer::store::Access;
 use portlayer::task::{ExecutorSpec, Isolation, Limits, LogChoice, StopSpec, TaskSpec};
 use tokio_util::sync::CancellationToken;
@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::container::{Container, ContainerError, chain};
 use super::{Feature, RunError, Runner, network};
 use crate::action::ActionError;
+use crate::die;
 use crate::fetch::{FetchError, Packing, packing, size, tar_of_zip};
 use crate::log::Streamer;
-use crate::plan::{Archive, Mount, MountSource, Plan, Root};
+use crate::plan::{Archive, Mount, MountSource, Plan};
 
 /// The processes of the container itself: init and the waiting task (and one that is just being started by the OCI
 /// runtime). Diego counts its pause process as one; ours are not the task's concern.
@@ -32,15 +33,19 @@ impl Runner {
         cancel: &CancellationToken,
     ) -> Result<Container, RunError> {
         self.check_features(plan)?;
-        let (image, image_env) = self.root(&plan.root).await?;
+        let base = self.root(&plan.root).await?;
+        let disk_bytes = base.left_of(plan.limits.disk_bytes)?;
+        die::at("run.before-volumes");
         let volumes = self.mounts(plan, executor, log, cancel).await?;
-        let created = self.create(plan, executor, &image, &volumes).await;
+        let created = self
+            .create(plan, executor, &base.image, &volumes, disk_bytes)
+            .await;
         let address = created.map_err(|error| RunError::Container(error.to_string()))?;
         Ok(Container {
             layer: self.layer.clone(),
             executor: executor.clone(),
             tasks: self.settings.tasks.clone(),
-            image_env,
+            image_env: base.env,
             env: plan.env.clone(),
             forced_env: network::forced_env(&plan.forced_env, address.as_deref()),
             grace: self.settings.grace,
@@ -60,28 +65,6 @@ impl Runner {
             }
         }
         Ok(())
-    }
-
-    async fn root(&self, root: &Root) -> Result<(ElementId, Vec<(String, String)>), RunError> {
-        let (image, missing) = match root {
-            Root::Image(image) => (image, RunError::Root),
-            Root::Unknown { .. } => return Err(RunError::Root),
-            Root::Registry {
-                reference, image, ..
-            } => {
-                let text =
-                    format!("{reference} is not on this node as {image} and it asks no registry");
-                (image, RunError::Container(text))
-            }
-        };
-        match self.layer.read(image).await {
-            Ok(descriptor) => match descriptor.body {
-                Body::Image(body) => Ok((image.clone(), body.defaults.env.clone())),
-                _ => Err(RunError::Root),
-            },
-            Err(ReadError::NotFound { .. }) => Err(missing),
-            Err(error) => Err(RunError::Container(chain(&error))),
-        }
     }
 
     async fn mounts(
@@ -138,14 +121,19 @@ impl Runner {
             }
             MountSource::Archive(archive) => {
                 let log = log.source(&archive.source);
-                match self.archive(archive, &log, cancel).await {
+                // What may be written to is the run's own, never the copy everybody has.
+                let own = (mount.access == Access::ReadWrite)
+                    .then(|| format!("runs/{}/archive-{at}", executor.name()));
+                match self.archive(archive, own, &log, cancel).await {
                     Ok(volume) => Ok(volume),
                     Err(ArchiveFault::Fetch(FetchError::Cancelled)) => {
                         Err(ActionError::Cancelled.into())
                     }
                     Err(error) => {
-                        let name = archive.label.as_deref().unwrap_or("a cached artifact");
-                        log.stderr(&format!("Failed to download {name}: {error}"));
+                        if let Some(label) = &archive.label {
+                            log.stdout(&format!("Downloading {label} failed"));
+                        }
+                        log.stderr(&format!("cause: {error}"));
                         Err(RunError::Archives)
                     }
                 }
@@ -153,10 +141,11 @@ impl Runner {
         }
     }
 
-    /// The volume with the content of an archive: named by the sum of the archive, made once.
+    /// The volume with the content of an archive: named by the sum of the archive and made once, or of an own name.
     async fn archive(
         &self,
         archive: &Archive,
+        own: Option<String>,
         log: &Streamer,
         cancel: &CancellationToken,
     ) -> Result<ElementId, ArchiveFault> {
@@ -164,7 +153,7 @@ impl Runner {
             log.stdout(&format!("Downloading {label}..."));
         }
         let fetched = self.fetcher.fetch(archive, cancel).await?;
-        let name = format!("archives/{}", fetched.sha256);
+        let name = own.unwrap_or_else(|| format!("archives/{}", fetched.sha256));
         let volume = ElementId::new(Kind::Volume, &self.settings.volumes, &name)?;
         let there = self.layer.read(&volume).await.is_ok();
         if !there {
@@ -207,6 +196,7 @@ impl Runner {
         executor: &ElementId,
         image: &ElementId,
         volumes: &[(ElementId, JoinHow)],
+        disk_bytes: Option<u64>,
     ) -> Result<Option<String>, ContainerError> {
         let spec = ExecutorSpec {
             hostname: plan.hostname.clone(),
@@ -215,10 +205,7 @@ impl Runner {
                 memory_swap_bytes: plan.limits.memory_bytes,
                 cpu_shares: plan.limits.cpu_shares,
                 cpu_quota_us: None,
-                disk_bytes: plan
-                    .limits
-                    .disk_bytes
-                    .map(|bytes| bytes.max(LEAST_DISK_BYTES)),
+                disk_bytes: disk_bytes.map(|bytes| bytes.max(LEAST_DISK_BYTES)),
                 disk_inodes: None,
                 pids: Some(
                     plan.limits
@@ -228,15 +215,21 @@ impl Runner {
             },
             isolation: Isolation {
                 privileged: plan.privileged,
+                add_capabilities: match plan.privileged {
+                    true => Vec::new(),
+                    false => plan.more_capabilities.clone(),
+                },
+                allow_new_privileges: plan.set_id_programs,
                 ..Isolation::default()
             },
         };
-        self.layer
-            .create(NewElement::new(
-                executor.clone(),
-                Spec::Executor(Box::new(spec)),
-            ))
-            .await?;
+        die::at("run.before-executor");
+        let mut new = NewElement::new(executor.clone(), Spec::Executor(Box::new(spec)));
+        // For whoever provides networks: the port layer hands them on and does not look at them.
+        for (name, value) in &plan.network.properties {
+            new = new.ro(format!("network.{name}"), value.as_str());
+        }
+        self.layer.create(new).await?;
         let hold = ElementId::new(
             Kind::Task,
             &self.settings.tasks,
@@ -286,7 +279,9 @@ impl Runner {
             .bind(handle, None, BindHow::Plain)
             .await
             .map_err(compose)?;
+        die::at("run.before-commit");
         layer.commit(handle).await?;
+        die::at("run.after-commit");
         match &self.settings.network {
             Some(_) => network::address(layer, executor).await,
             None => Ok(None),

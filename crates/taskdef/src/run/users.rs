@@ -1,11 +1,10 @@
-//! Users of a container: looked up in its own passwd and group files, which are not to be trusted.
+//! Users of a container, with what Garden says and assumes of them.
 
 use std::path::{Path, PathBuf};
 
+use portlayer::archive::Root;
+use portlayer::users;
 use thiserror::Error;
-
-/// The largest passwd or group file that is read, in bytes.
-pub(super) const FILE_BYTES: u64 = 4 << 20;
 
 /// Who a process is, with the ids of the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,80 +42,55 @@ pub(crate) enum UserError {
     File(&'static str),
 }
 
-/// Finds `name`, `uid`, `uid:gid` or `name:group`. A number need not be in the files; without a passwd file the one
-/// name is root.
-pub(super) fn find(passwd: &str, group: &str, text: &str) -> Result<User, UserError> {
-    let (user, given_group) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+/// Finds `name`, `uid`, `uid:gid` or `name:group`. A number need not be in the files; root is 0 even where it is not.
+/// Blocks.
+pub(super) fn look_up(root: &Root, text: &str) -> Result<User, UserError> {
+    // What comes after the first colon is the group.
+    let (asked, group) = match text.split_once(':') {
+        Some((asked, group)) => (asked, Some(group)),
         None => (text, None),
     };
-    let user = if user.is_empty() { "root" } else { user };
-    let number: Option<u32> = user.parse().ok();
-    // name:password:uid:gid:comment:home:shell
-    let entries = || {
-        passwd
-            .lines()
-            .map(|line| line.split(':').collect::<Vec<_>>())
-    };
-    let entry = entries().find(|fields| match number {
-        Some(number) => fields.get(2).and_then(|field| field.parse().ok()) == Some(number),
-        None => {
-            fields.first() == Some(&user)
-                && fields.get(2).is_some_and(|uid| uid.parse::<u32>().is_ok())
-        }
-    });
-    let field = |at: usize| entry.as_ref().and_then(|fields| fields.get(at).copied());
-    let uid = match (number, field(2).and_then(|uid| uid.parse().ok())) {
-        (Some(number), _) => number,
-        (None, Some(uid)) => uid,
-        (None, None) if user == "root" => 0,
-        (None, None) => return Err(UserError::User(user.to_owned())),
-    };
-    // name:password:gid:member,member
-    let groups = || {
-        group
-            .lines()
-            .map(|line| line.split(':').collect::<Vec<_>>())
-    };
-    let gid = match given_group {
-        None => field(3).and_then(|gid| gid.parse().ok()).unwrap_or(0),
-        Some(given) => match given.parse() {
-            Ok(gid) => gid,
-            Err(_) => groups()
-                .find(|fields| fields.first() == Some(&given))
-                .and_then(|fields| fields.get(2)?.parse().ok())
-                .ok_or_else(|| UserError::Group(given.to_owned()))?,
-        },
-    };
-    let name = field(0).filter(|name| !name.is_empty()).unwrap_or(user);
-    let member = |fields: &Vec<&str>| {
-        fields
-            .get(3)
-            .is_some_and(|members| members.split(',').any(|member| member == name))
-    };
-    // A group given explicitly is meant to be the only one.
-    let further: std::collections::BTreeSet<u32> = match given_group {
-        Some(_) => Default::default(),
-        None => groups()
-            .filter(member)
-            .filter_map(|fields| fields.get(2)?.parse().ok())
-            .filter(|other| *other != gid)
-            .collect(),
-    };
-    let home = field(5).filter(|home| home.starts_with('/'));
-    let fallback = if uid == 0 { "/root" } else { "/" };
+    let mut found = users::look_up(root, text);
+    if let (Err(users::UserError::Unknown { what: "user", .. }), "root") = (&found, asked) {
+        found = users::look_up(root, &format!("0:{}", group.unwrap_or_default()));
+    }
+    let found = found.map_err(UserError::of)?;
+    let fallback = if found.uid == 0 { "/root" } else { "/" };
+    let asked = if asked.is_empty() { "root" } else { asked };
     Ok(User {
-        name: name.to_owned(),
-        uid,
-        gid,
-        groups: further.into_iter().collect(),
-        home: home.unwrap_or(fallback).to_owned(),
+        name: found.name.unwrap_or_else(|| asked.to_owned()),
+        uid: found.uid,
+        gid: found.gid,
+        groups: found.groups,
+        home: found.home.unwrap_or_else(|| fallback.to_owned()),
     })
+}
+
+impl UserError {
+    fn of(error: users::UserError) -> Self {
+        match error {
+            users::UserError::Unknown {
+                what: "group",
+                name,
+            } => UserError::Group(name),
+            users::UserError::Unknown { name, .. } => UserError::User(name),
+            users::UserError::File(file, _) => UserError::File(file),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn find(passwd: &str, group: &str, text: &str) -> Result<User, UserError> {
+        let directory = tempfile::tempdir().unwrap();
+        let etc = directory.path().join("etc");
+        std::fs::create_dir(&etc).unwrap();
+        std::fs::write(etc.join("passwd"), passwd).unwrap();
+        std::fs::write(etc.join("group"), group).unwrap();
+        look_up(&Root::open(directory.path()).unwrap(), text)
+    }
 
     const PASSWD: &str =
         "root:x:0:0::/root:/bin/sh\nvcap:x:2000:2000::/home/vcap:/bin/sh\nbad:x:no:1::/:\n";
@@ -144,6 +118,7 @@ mod tests {
         );
         assert_eq!(find(PASSWD, GROUP, "vcap:logs").unwrap().gid, 40);
         assert_eq!(find("", "", "root").unwrap().home, "/root");
+        assert_eq!(find("", "logs:x:40:\n", "root:logs").unwrap().gid, 40);
     }
 
     #[test]

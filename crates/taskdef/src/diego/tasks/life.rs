@@ -11,6 +11,7 @@ use portlayer::time::Timestamp;
 use super::error::TaskError;
 use super::record::{self, State, Stored};
 use super::{Entry, Shared, TaskEvent, admission, callback, not_found};
+use crate::die;
 use crate::diego::plan::plan;
 use crate::run::{Outcome, RunNames};
 
@@ -49,22 +50,22 @@ pub(super) async fn resume(
     entry: &Arc<Entry>,
     state: State,
 ) -> Result<(), TaskError> {
+    // Nothing of its last start may go on: one that was running has failed, one that was being stopped is stopped.
+    let executor = entry
+        .stored
+        .lock()
+        .await
+        .as_ref()
+        .and_then(|stored| stored.executor.clone());
+    if let Some(executor) = executor
+        && let Ok(executor) = ElementId::new(Kind::Executor, shared.runner.executors(), &executor)
+    {
+        shared.runner.remove(&executor).await;
+    }
     match state {
         State::Pending => begin(shared, entry),
         State::Running => {
-            // Where its actions stood is not known: it has failed, and nothing of it may go on.
-            let executor = entry
-                .stored
-                .lock()
-                .await
-                .as_ref()
-                .and_then(|stored| stored.executor.clone());
-            if let Some(executor) = executor
-                && let Ok(executor) =
-                    ElementId::new(Kind::Executor, shared.runner.executors(), &executor)
-            {
-                shared.runner.remove(&executor).await;
-            }
+            // Where its actions stood is not known.
             complete(
                 shared,
                 entry,
@@ -129,6 +130,7 @@ async fn live(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), TaskError>
             record::short(&guid),
             Timestamp::now().as_nanos()
         );
+        die::at("diego.before-running");
         let started = change(shared, entry, |stored| {
             if stored.state != State::Pending {
                 return Err(transition(stored, State::Running));
@@ -147,6 +149,7 @@ async fn live(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), TaskError>
                 error => Err(error),
             };
         }
+        die::at("diego.after-running");
         let names = RunNames {
             executor,
             messages: Some((shared.settings.cell_id.clone(), guid.clone())),
@@ -220,6 +223,7 @@ pub(super) async fn complete(
     ending: &Ending,
     stopping: bool,
 ) -> Result<(), TaskError> {
+    die::at("diego.before-completed");
     change(shared, entry, |stored| {
         if !matches!(stored.state, State::Pending | State::Running) {
             return Err(transition(stored, State::Completed));
@@ -236,6 +240,7 @@ pub(super) async fn complete(
         Ok(())
     })
     .await?;
+    die::at("diego.after-completed");
     after(shared, entry);
     Ok(())
 }
@@ -260,7 +265,10 @@ pub(super) async fn delete(shared: &Shared, entry: &Entry, expired: bool) -> Res
     if !allowed {
         return Err(transition(stored, State::Resolving));
     }
-    match shared.runner.layer().delete(&entry.element).await {
+    die::at("diego.before-delete");
+    let deleted = shared.runner.layer().delete(&entry.element).await;
+    die::at("diego.after-delete");
+    match deleted {
         Ok(_) | Err(DeleteError::NotFound { .. }) => {}
         Err(error) => return Err(TaskError::Delete(error)),
     }
@@ -311,7 +319,10 @@ async fn settle(shared: &Shared, entry: &Entry) {
             let Some(task) = view(entry).await else {
                 return;
             };
-            if callback::post(shared, &task).await && delete(shared, entry, false).await.is_ok() {
+            die::at("diego.before-callback");
+            let taken = callback::post(shared, &task).await;
+            die::at("diego.after-callback");
+            if taken && delete(shared, entry, false).await.is_ok() {
                 return;
             }
         }

@@ -9,8 +9,9 @@ mod error;
 mod life;
 mod record;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use portlayer::element::{ElementId, Kind, ListQuery};
 use portlayer::error::ReadError;
@@ -26,6 +27,7 @@ use self::record::Stored;
 use super::schema::{DesiredTask, TaskDefinition};
 use super::settings::Settings;
 use super::validate;
+use crate::die;
 use crate::run::Runner;
 
 /// Events a subscriber may be behind; a slower one is told so and has to look again.
@@ -72,6 +74,8 @@ struct Shared {
     events: broadcast::Sender<TaskEvent>,
     closing: CancellationToken,
     jobs: TaskTracker,
+    /// Domains that somebody vouches for, and until when.
+    domains: Mutex<BTreeMap<String, Option<Instant>>>,
 }
 
 /// A task that is known.
@@ -107,6 +111,7 @@ impl Tasks {
                 events,
                 closing: CancellationToken::new(),
                 jobs: TaskTracker::new(),
+                domains: Mutex::default(),
             }),
         };
         for (entry, state) in tasks.recorded().await? {
@@ -188,10 +193,12 @@ impl Tasks {
             }
             known.insert(task_guid.clone(), entry.clone());
         }
+        die::at("diego.before-record");
         if let Err(error) = record::create(self.shared.runner.layer(), &entry, &stored).await {
             self.shared.known().remove(&task_guid);
             return Err(error);
         }
+        die::at("diego.after-record");
         let task = stored.task(&entry.definition);
         *record = Some(stored);
         self.shared.tell(TaskEvent::Created(Box::new(task)));
@@ -252,6 +259,39 @@ impl Tasks {
         life::delete(&self.shared, &entry, false).await
     }
 
+    /// Vouches for a domain for so long; `None` = for ever. Kept in memory: clients repeat it. Idempotent.
+    pub fn upsert_domain(&self, domain: &str, ttl: Option<Duration>) {
+        let until = ttl.map(|ttl| Instant::now() + ttl);
+        self.shared.domains().insert(domain.to_owned(), until);
+    }
+
+    /// The domains somebody vouches for, in the order of names.
+    pub fn domains(&self) -> Vec<String> {
+        let now = Instant::now();
+        let mut domains = self.shared.domains();
+        domains.retain(|_, until| until.is_none_or(|until| now < until));
+        domains.keys().cloned().collect()
+    }
+
+    /// What the operator decided.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// Returns when no task is pending or running.
+    pub async fn idle(&self) {
+        let mut events = self.events();
+        loop {
+            let tasks = self.list("", "").await;
+            let busy = |task: &Task| matches!(task.state, State::Pending | State::Running);
+            if !tasks.iter().any(busy) {
+                return;
+            }
+            // Whatever changes, or too much of it: look again.
+            let _ = events.recv().await;
+        }
+    }
+
     /// Changes from now on. A subscriber that falls more than 1024 behind is told that it lost some.
     pub fn events(&self) -> broadcast::Receiver<TaskEvent> {
         self.shared.events.subscribe()
@@ -267,6 +307,10 @@ impl Tasks {
 }
 
 impl Shared {
+    fn domains(&self) -> MutexGuard<'_, BTreeMap<String, Option<Instant>>> {
+        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
         // Every change of the map is one step that cannot panic half-way.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)

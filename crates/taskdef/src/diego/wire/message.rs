@@ -1,6 +1,6 @@
 //! The messages, by field number.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use prost::Message;
 
@@ -13,6 +13,37 @@ pub(super) struct DesireTaskRequest {
     pub(super) task_guid: String,
     #[prost(string, tag = "3")]
     pub(super) domain: String,
+}
+
+/// `Task`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Task {
+    #[prost(message, optional, tag = "1")]
+    pub(super) task_definition: Option<TaskDefinition>,
+    #[prost(string, tag = "2")]
+    pub(super) task_guid: String,
+    #[prost(string, tag = "3")]
+    pub(super) domain: String,
+    #[prost(int64, tag = "4")]
+    pub(super) created_at: i64,
+    #[prost(int64, tag = "5")]
+    pub(super) updated_at: i64,
+    #[prost(int64, tag = "6")]
+    pub(super) first_completed_at: i64,
+    #[prost(int32, tag = "7")]
+    pub(super) state: i32,
+    #[prost(string, tag = "8")]
+    pub(super) cell_id: String,
+    #[prost(string, tag = "9")]
+    pub(super) result: String,
+    #[prost(bool, tag = "10")]
+    pub(super) failed: bool,
+    #[prost(string, tag = "11")]
+    pub(super) failure_reason: String,
+    #[prost(int32, tag = "12")]
+    pub(super) rejection_count: i32,
+    #[prost(string, tag = "13")]
+    pub(super) rejection_reason: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -69,8 +100,8 @@ pub(super) struct TaskDefinition {
     pub(super) image_layers: Vec<ImageLayer>,
     #[prost(message, optional, tag = "26")]
     pub(super) log_rate_limit: Option<LogRateLimit>,
-    #[prost(map = "string, message", tag = "27")]
-    pub(super) metric_tags: HashMap<String, MetricTagValue>,
+    #[prost(btree_map = "string, message", tag = "27")]
+    pub(super) metric_tags: BTreeMap<String, MetricTagValue>,
     #[prost(message, repeated, tag = "28")]
     pub(super) volume_mounted_files: Vec<File>,
 }
@@ -285,8 +316,8 @@ pub(super) struct SharedDevice {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Network {
-    #[prost(map = "string, string", tag = "1")]
-    pub(super) properties: HashMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub(super) properties: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
