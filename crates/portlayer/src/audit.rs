@@ -234,9 +234,10 @@ impl Owners {
                     .get(file)
                     .or_else(|| self.containers.get(file))
             }
-            FindingClass::Lease => {
-                container().filter(|executor| self.committing.contains_key(*executor))
-            }
+            FindingClass::Lease => container().filter(|executor| {
+                let intent = self.committing.get(*executor);
+                intent.is_some_and(|intent| intent.rest.is_none())
+            }),
             // Of a bridge and the table itself the owner is a network, of everything else a container.
             FindingClass::Interface | FindingClass::Firewall => {
                 container().or_else(|| self.element(owner))

@@ -107,9 +107,11 @@ impl PortLayer {
             .into_iter()
             .filter_map(|network| Some((network.id()?, network)))
             .collect();
+        let begun = Instant::now();
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(&ledger))
             .await
             .map_err(|_| LedgerError::Closed)??;
+        let ledger_took = begun.elapsed();
         let info = runtime.info().await.map_err(OpenError::Runtime)?;
         let health = Health::default();
         let composer = Composer::new(
@@ -139,11 +141,14 @@ impl PortLayer {
         layer.watch_locations().await;
         // Before anything is listed: a loss from here on is seen.
         let losses = layer.shared.runtime.losses();
+        let before_recovery = begun.elapsed();
         let leftovers = layer.recover().await?;
+        let recovery_took = begun.elapsed() - before_recovery;
         crate::crash::point("recover.before-sweep");
         layer.sweep_at_open(leftovers).await;
         layer.shared.recovery.get_or_init(|| started.elapsed());
         layer.watch_engine(losses);
+        tracing::info!(took = ?begun.elapsed(), ledger = ?ledger_took, recovery = ?recovery_took, "open");
         crate::crash::point("recover.after-open");
         Ok(layer)
     }

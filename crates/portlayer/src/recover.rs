@@ -1,7 +1,7 @@
 //! What open does before it serves: the ledger is compared with the engine.
 //!
 //! 1. Commits whose intent is still in the ledger never finished: what they made is removed, what they claimed is
-//!    released. They were not acknowledged.
+//!    released. They were not acknowledged. One whose record is durable already is finished instead, at the end.
 //! 2. Containers with processes that no running executor owns are purged, volumes attached for nobody detached.
 //! 3. Running executors get their drivers back: ends are watched again, deadlines go on, what ended while nobody
 //!    watched gets its true exit record, marked reconciled; what the engine does not know any more is lost.
@@ -26,8 +26,10 @@ use crate::ledger::LedgerError;
 use crate::runtime::{ContainerId, Finding, FindingClass, ProcessId, RuntimeError, Scope};
 use crate::{OpenError, Operation, PortLayer};
 
-/// Executors taken over at once; each asks the engine a few times.
+/// Containers purged at once.
 const AT_ONCE: usize = 16;
+/// Executors taken over at once: each mostly waits, for the engine's answer and for its output to be read.
+const ADOPTED_AT_ONCE: usize = 64;
 /// Records read at once.
 const PAGE: usize = 1000;
 
@@ -50,8 +52,13 @@ impl PortLayer {
     /// Compares ledger and engine and mends the difference. Returns what nobody owns and nobody is endangered by: it is
     /// removed while we serve. Errors: the ledger cannot be read, the engine not listed.
     pub(crate) async fn recover(&self) -> Result<Vec<Finding>, OpenError> {
+        let mut unfinished = BTreeSet::new();
         for (executor, intent) in self.shared.ledger.intents::<Intent>()? {
             match intent {
+                // Its record cannot be taken back: it is finished when the executor is taken over.
+                Ok(intent) if intent.rest.is_some() => {
+                    unfinished.insert(executor);
+                }
                 Ok(intent) => self.roll_back(&executor, &intent).await,
                 // The container, if there is one, is purged below as nobody's.
                 Err(error) => tracing::error!(%executor, %error, "an intent cannot be read"),
@@ -64,13 +71,14 @@ impl PortLayer {
             .await;
         self.detach_leftovers(&live).await;
         self.restore_networks().await?;
-        let mut adoptions = futures::stream::iter(live.into_keys())
+        unfinished.extend(live.into_keys());
+        let mut adoptions = futures::stream::iter(unfinished)
             .map(|executor| async move {
                 crate::crash::point("recover.before-adopt");
                 let adopted: Result<(), TaskError> = self.adopt(&executor).await;
                 (executor, adopted)
             })
-            .buffer_unordered(AT_ONCE);
+            .buffer_unordered(ADOPTED_AT_ONCE);
         while let Some((executor, adopted)) = adoptions.next().await {
             crate::crash::point("recover.after-adopt");
             if let Err(error) = adopted {

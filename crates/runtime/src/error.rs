@@ -2,7 +2,7 @@
 
 use std::io;
 
-use containerd_client::tonic::{Code, Status};
+use containerd_client::tonic::{Code, Status, TimeoutExpired};
 use portlayer::runtime::{RuntimeError, RuntimeErrorKind};
 
 /// Turns a refusal of containerd into an error of ours: `call().await.map_err(refused("create container", id))`.
@@ -37,13 +37,18 @@ pub(crate) fn is_missing(status: &Status) -> bool {
     status.code() == Code::NotFound
 }
 
+/// Whether it was made on this side because the connection broke. A deadline of ours that passed is told in the same way.
+fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some_and(|source| !source.is::<TimeoutExpired>())
+}
+
 /// containerd passes what runc and the kernel said as code Unknown and text; the text is looked at here and nowhere else
 /// (texts of containerd 1.6 to 2.3 and runc 1.1 to 1.3).
 fn kind_of(status: &Status) -> RuntimeErrorKind {
     let text = status.message();
     match status.code() {
         // What containerd says has no cause on this side: the connection broke, with it or before its answer.
-        Code::Unknown | Code::Internal if std::error::Error::source(status).is_some() => {
+        Code::Unknown | Code::Internal | Code::Cancelled if is_broken(status) => {
             RuntimeErrorKind::Unavailable
         }
         Code::NotFound => RuntimeErrorKind::NotFound,

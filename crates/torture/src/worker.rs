@@ -380,6 +380,7 @@ async fn log(layer: &PortLayer, of: &str, name: &str) -> Result<LogSeen> {
 /// What nobody owns. Leftovers may be swept in the background after an open: they get their time.
 pub(crate) async fn leaks(layer: &PortLayer) -> Result<Vec<String>> {
     let started = Instant::now();
+    let mut pause = Duration::from_millis(50);
     loop {
         let report = layer.audit().await?;
         let leaks: Vec<_> = report
@@ -389,6 +390,8 @@ pub(crate) async fn leaks(layer: &PortLayer) -> Result<Vec<String>> {
         if leaks.is_empty() || started.elapsed() > SWEEP_LIMIT {
             return Ok(leaks);
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // An audit of much that is leaked is in the way of the sweep.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }

@@ -266,6 +266,8 @@ fn run_message((task, run): (ElementId, Run)) -> v1::Run {
         primary,
         generation,
         deadline_ms,
+        // Means nothing on another machine.
+        clock: _,
     } = run;
     v1::Run {
         task: task.to_string(),
@@ -288,6 +290,7 @@ fn read_run(message: v1::Run) -> Result<(ElementId, Run), WireError> {
         primary: message.primary,
         generation: message.generation,
         deadline_ms: message.deadline_ms,
+        clock: None,
     };
     Ok((id("task", &message.task)?, run))
 }

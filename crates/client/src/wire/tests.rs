@@ -210,6 +210,7 @@ fn composition() -> Composition {
                 primary: true,
                 generation: 3,
                 deadline_ms: Some(4),
+                clock: None,
             },
         )]),
         generation: 6,

@@ -19,7 +19,7 @@ use crate::Operation;
 use crate::element::{ElementId, ExecutorBody, Record};
 use crate::runtime::{ContainerId, ProcessId, ProcessState, Scope};
 use crate::task::{ExitReason, ExitRecord};
-use crate::time::Timestamp;
+use crate::time::{Moment, Timestamp};
 
 fn operation() -> Operation {
     Operation {
@@ -65,12 +65,12 @@ impl Driver {
             if let Some(process) = live.processes.get_mut(task) {
                 process.started = run.started;
                 process.restarts = run.restarts;
-                process.deadline = run
-                    .deadline_ms
-                    .map(|ms| Instant::now() + left(run.started, ms));
+                process.deadline = run.deadline_ms.map(|ms| Instant::now() + left(run, ms));
             }
         }
         self.live = Some(live);
+        // What an interrupted commit was to stop is stopped when that is finished.
+        let rest = self.rest();
         for start in &starts {
             let id = ProcessId::new(container.clone(), &start.task, start.run);
             let state = self.node.runtime.process_state(&id, start.primary).await;
@@ -81,7 +81,10 @@ impl Driver {
                 .joined
                 .get(&start.task)
                 .is_some_and(|joined| joined.bound);
-            if !ended && !bound {
+            let stops = rest
+                .as_ref()
+                .is_some_and(|rest| rest.stops.contains(&start.task));
+            if !ended && !bound && !stops {
                 // We died between recording its unbind and stopping it.
                 self.stop_in_background(&start.task, ExitReason::Cancelled);
             }
@@ -203,6 +206,7 @@ impl Driver {
                 .map(|v| (v.record.id.clone(), v.target.clone()))
                 .collect(),
             lease: None,
+            rest: None,
             runs: starts
                 .iter()
                 .map(|start| (start.task.clone(), start.run))
@@ -386,10 +390,13 @@ fn primary(body: &ExecutorBody, container: &ContainerId) -> Option<ProcessId> {
     Some(ProcessId::new(container.clone(), task, run.run))
 }
 
-fn left(started: Timestamp, deadline_ms: u64) -> Duration {
-    let since = Timestamp::now()
-        .as_nanos()
-        .saturating_sub(started.as_nanos());
-    let since = Duration::from_nanos(u64::try_from(since).unwrap_or(0));
-    Duration::from_millis(deadline_ms).saturating_sub(since)
+/// What is left of a deadline. The wall clock counts only when the machine was started again: it may have been set.
+fn left(run: &Run, deadline_ms: u64) -> Duration {
+    let by_the_wall = || {
+        let now = Timestamp::now().as_nanos();
+        let since = now.saturating_sub(run.started.as_nanos());
+        Duration::from_nanos(u64::try_from(since).unwrap_or(0))
+    };
+    let since = run.clock.and_then(Moment::elapsed);
+    Duration::from_millis(deadline_ms).saturating_sub(since.unwrap_or_else(by_the_wall))
 }

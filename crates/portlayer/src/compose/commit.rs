@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use after::interim;
-use write::{Writing, intent};
+use write::{Writing, intent, rest_intent};
 
 use super::diff::{Action, Live as Changes};
 use super::driver::Driver;
@@ -89,6 +89,7 @@ impl Driver {
             changes: prepared.difference.changes.clone(),
             starts: Vec::new(),
             started: false,
+            rest: None,
         };
         let (revision, wanted) = self.write(prepared, writing, true).await?;
         // A task that waited for its restart and was unbound waits no more.
@@ -150,6 +151,7 @@ impl Driver {
             changes: prepared.difference.changes.clone(),
             starts: starts.clone(),
             started: true,
+            rest: None,
         };
         self.live = Some(live);
         self.watch_all(&starts);
@@ -196,10 +198,10 @@ impl Driver {
                 why: "nothing can be started in a frozen container: resume it first",
             });
         }
-        let (wanted, deferred) = interim(prepared, changes);
+        let (wanted, rest) = interim(prepared, changes);
         let mut first = prepared.difference.changes.clone();
         first.iter_mut().for_each(|(id, changes)| {
-            changes.retain(|change| !deferred.contains(&(id.clone(), *change)))
+            changes.retain(|change| !rest.deferred.contains(&(id.clone(), *change)))
         });
         let writing = Writing {
             operation,
@@ -207,6 +209,7 @@ impl Driver {
             changes: first,
             starts: starts.clone(),
             started: false,
+            rest: (!rest.deferred.is_empty()).then(|| rest_intent(prepared, &rest)),
         };
         let scope = Scope::new(&container, prepared.record.revision);
         let connects = changes.connects.is_some();
@@ -255,7 +258,8 @@ impl Driver {
         } else {
             result.revision = self.write(prepared, writing, true).await?.0;
         }
-        self.after(prepared, changes, operation, result).await
+        let finished = self.finish(rest, operation, &mut result.elements).await?;
+        Ok(finished.unwrap_or(result.revision))
     }
 
     pub(super) fn starts(

@@ -8,7 +8,7 @@ use super::{JoinHow, TaskBind};
 use crate::element::{Checksum, ElementId};
 use crate::network::NetworkLease;
 use crate::task::{Limits, TaskSpec};
-use crate::time::Timestamp;
+use crate::time::{Moment, Timestamp};
 
 /// Everything committed about one executor.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -75,8 +75,11 @@ pub struct Run {
     pub primary: bool,
     /// The container's generation it was started in.
     pub generation: u32,
-    /// Milliseconds of deadline as committed; measured from `started` after a restart of ours.
+    /// Milliseconds of deadline as committed.
     pub deadline_ms: Option<u64>,
+    /// When it was started on the clock nobody sets: after a restart of ours the deadline is measured from there, after one
+    /// of the machine from `started`. Not told to clients.
+    pub clock: Option<Moment>,
 }
 
 /// State of a run.

@@ -125,7 +125,19 @@ impl Driver {
             } => {
                 let _ = reply.send(self.commit(&handle, &operation).await);
             }
-            Command::Adopt { reply } | Command::Settle { reply } => {
+            Command::Adopt { reply } => {
+                // Their containers are taken down after the answer: an open waits for records, not for that.
+                let mut ended = Vec::new();
+                while let Some(end) = self.waits.try_join_next() {
+                    ended.extend(self.record_end(end).await);
+                }
+                let _ = reply.send(());
+                for task in ended {
+                    self.forget_process(&task).await;
+                }
+                self.finish_rest().await;
+            }
+            Command::Settle { reply } => {
                 self.drain_ends().await;
                 let _ = reply.send(());
             }
@@ -221,17 +233,19 @@ impl Driver {
     }
 
     pub(super) async fn on_end(&mut self, end: Result<End, tokio::task::JoinError>) {
+        if let Some(task) = self.record_end(end).await {
+            self.forget_process(&task).await;
+        }
+    }
+
+    /// Records an end. Returns the task whose process is to be forgotten then.
+    async fn record_end(&mut self, end: Result<End, tokio::task::JoinError>) -> Option<ElementId> {
         // A wait that was aborted belongs to a process that is being removed.
-        let Ok(end) = end else { return };
-        let Some(process) = self
-            .live
-            .as_ref()
-            .and_then(|live| live.processes.get(&end.task))
-        else {
-            return;
-        };
+        let end = end.ok()?;
+        let live = self.live.as_ref()?;
+        let process = live.processes.get(&end.task)?;
         if process.run != end.run {
-            return;
+            return None;
         }
         let cause = self.board.take_cause(&process.id);
         let exit = exit_record(&self.executor, process, &end, cause);
@@ -265,19 +279,19 @@ impl Driver {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 end
             });
-            return;
+            return None;
         }
         self.board.announce_exit();
         if let Some(wait) = restart_after {
             self.restarts
                 .insert(end.task.clone(), Instant::now() + wait);
         }
-        crate::crash::point("exit.before-delete-process");
-        self.forget_process(&end.task).await;
+        Some(end.task)
     }
 
     /// Cleans up behind a recorded end: the process, and the container after its last.
     async fn forget_process(&mut self, task: &ElementId) {
+        crate::crash::point("exit.before-delete-process");
         let Some(live) = &mut self.live else { return };
         let Some(process) = live.processes.remove(task) else {
             return;

@@ -1,8 +1,9 @@
 //! The intent of a commit: what is in the ledger before the first call to the engine, so that whoever comes after a
-//! crash knows what to undo.
+//! crash knows what to undo - or, from the record on that cannot be taken back, what to finish.
 
 use serde::{Deserialize, Serialize};
 
+use super::Change;
 use crate::element::ElementId;
 use crate::network::NetworkLease;
 
@@ -23,4 +24,20 @@ pub(crate) struct Intent {
     pub(crate) lease: Option<NetworkLease>,
     /// Runs that are started: task and number.
     pub(crate) runs: Vec<(ElementId, u32)>,
+    /// The steps are done and recorded: this is what follows. Nothing of such an intent is undone.
+    pub(crate) rest: Option<Rest>,
+}
+
+/// What of a commit cannot be undone and is done after its record: tasks are stopped, then volumes unmounted, then what that
+/// makes possible is recorded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Rest {
+    /// Tasks to stop.
+    pub(crate) stops: Vec<ElementId>,
+    /// Volumes to unmount, with their targets, children first.
+    pub(crate) detaches: Vec<(ElementId, String)>,
+    /// The bridge to be taken from.
+    pub(crate) disconnects: Option<ElementId>,
+    /// Changes that are recorded when it is done.
+    pub(crate) deferred: Vec<(ElementId, Change)>,
 }

@@ -40,6 +40,8 @@ pub use result::{CommitResult, ElementResult, RunId};
 pub use security::Security;
 
 pub(crate) use intent::Intent;
+#[cfg(test)]
+pub(crate) use intent::Rest;
 pub(crate) use node::Composer;
 pub(crate) use patience::patiently;
 pub(crate) use record::unclaim;

@@ -16,6 +16,7 @@ use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb};
 use crate::network::{self, LeaseError, NetworkLease};
 use crate::runtime::IdRange;
 use crate::task::ExitRecord;
+use crate::time::Moment;
 
 /// What a transaction of ours can refuse.
 #[derive(Debug)]
@@ -212,6 +213,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) runs: NewRuns<'a>,
     /// A new container was made.
     pub(crate) started: bool,
+    /// What is done after this record; it is removed by the next.
+    pub(crate) rest: Option<&'a Intent>,
 }
 
 /// Records a commit. Returns the executor's new revision and composition.
@@ -261,7 +264,10 @@ pub(crate) fn commit(
         id,
         AuditEntry::done(Verb::Commit, before, revision),
     )?;
-    txn.remove_intent(id);
+    match commit.rest {
+        Some(intent) => txn.put_intent(id, intent)?,
+        None => txn.remove_intent(id),
+    }
     let spec = body.spec;
     let stored = ExecutorBody {
         spec,
@@ -303,6 +309,7 @@ fn add_runs(txn: &Txn<'_>, composition: &mut Composition, new: &NewRuns<'_>) {
             primary: start.primary,
             generation: composition.generation,
             deadline_ms: new.deadlines.get(&start.task).copied(),
+            clock: Moment::now(),
         };
         composition.runs.insert(start.task.clone(), run);
     }

@@ -136,6 +136,16 @@ impl Ledger {
         Ok(intents)
     }
 
+    /// The intent of the commit in flight of one executor.
+    pub fn intent<T: DeserializeOwned>(
+        &self,
+        executor: &ElementId,
+    ) -> Result<Option<T>, LedgerError> {
+        let key = keys::intent(executor);
+        let bytes = self.value(&key)?;
+        bytes.map(|bytes| codec::decode(&key, &bytes)).transpose()
+    }
+
     /// The data stream of a task element.
     pub fn data(&self, id: &ElementId) -> Result<Option<Vec<u8>>, LedgerError> {
         let key = keys::data(id);

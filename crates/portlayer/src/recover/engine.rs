@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::leftovers::{layer, sweep_leftovers};
-use super::{AT_ONCE, is_live};
+use super::{ADOPTED_AT_ONCE, is_live};
 use crate::PortLayer;
 use crate::compose::{RunState, patiently};
 use crate::element::{Body, State};
@@ -93,7 +93,7 @@ impl PortLayer {
                 let runtime = &self.shared.runtime;
                 patiently(|| runtime.process_state(&process, primary)).await
             })
-            .buffer_unordered(AT_ONCE);
+            .buffer_unordered(ADOPTED_AT_ONCE);
         while let Some(state) = states.next().await {
             match state {
                 Ok(ProcessState::Stopped(_)) => found.ended += 1,

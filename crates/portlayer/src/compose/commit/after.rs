@@ -9,64 +9,70 @@ use super::Writing;
 use crate::Operation;
 use crate::compose::diff::{Change, Live as Changes};
 use crate::compose::driver::Driver;
+use crate::compose::intent::{Intent, Rest};
 use crate::compose::prepare::Prepared;
 use crate::compose::steps::{self, Undo};
 use crate::compose::stop::KILL_PATIENCE;
-use crate::compose::{CommitError, CommitResult, Composition, ElementResult, StepError};
+use crate::compose::{CommitError, Composition, ElementResult, StepError};
 use crate::element::{ElementId, State};
-use crate::runtime::ContainerId;
 use crate::task::ExitReason;
 
 impl Driver {
-    /// What cannot be undone: stops, then unmounts, then the record of what they made possible.
-    pub(super) async fn after(
+    /// What cannot be undone: stops, then unmounts, then the record of what they made possible. Returns the executor's
+    /// revision; `None` when it is gone, which it may be at once after the end of its last task.
+    pub(super) async fn finish(
         &mut self,
-        prepared: &Prepared,
-        changes: &Changes,
+        rest: Rest,
         operation: &Operation,
-        result: &mut CommitResult,
-    ) -> Result<u64, CommitError> {
-        let (_, mut deferred) = interim(prepared, changes);
+        elements: &mut BTreeMap<ElementId, ElementResult>,
+    ) -> Result<Option<u64>, CommitError> {
+        let Rest {
+            stops,
+            detaches,
+            disconnects,
+            mut deferred,
+        } = rest;
+        // Without it there is no intent: a task that runs and is not bound is stopped by every start of ours.
+        let has_intent = !deferred.is_empty();
         crate::crash::point("change.before-stop");
-        for (task, error) in self.stop_all(prepared, &changes.stops).await {
+        for (task, error) in self.stop_all(&stops).await {
             // It stays joined: it still uses what it was started with.
             deferred.retain(|(of, _)| *of != task);
-            result.elements.insert(task, ElementResult::Error(error));
+            elements.insert(task, ElementResult::Error(error));
         }
-        let container = ContainerId::new(&self.executor, prepared.body.composition.generation);
-        for (id, target) in &changes.detaches {
-            if self.live.is_none() {
+        for (id, target) in &detaches {
+            let Some(container) = self.live.as_ref().map(|live| live.container.clone()) else {
                 break;
-            }
+            };
             crate::crash::point("change.before-detach");
             let detached = self.node.runtime.detach_mount(&container, target).await;
             if let Err(error) = detached {
                 deferred.retain(|(of, _)| of != id);
-                result
-                    .elements
-                    .insert(id.clone(), ElementResult::Error(error.into()));
+                elements.insert(id.clone(), ElementResult::Error(error.into()));
                 continue;
             }
             self.forget_volume(id).await;
         }
-        if let (Some(id), true) = (&changes.disconnects, self.live.is_some())
-            && let Err(error) = self.node.runtime.disconnect(&container).await
-        {
-            deferred.retain(|(of, _)| of != id);
-            let error = ElementResult::Error(error.into());
-            result.elements.insert(id.clone(), error);
-        } else if let Some(live) = &mut self.live
-            && changes.disconnects.is_some()
-        {
-            live.resolved.bridge = None;
+        if let (Some(id), Some(live)) = (&disconnects, &mut self.live) {
+            match self.node.runtime.disconnect(&live.container).await {
+                Ok(()) => live.resolved.bridge = None,
+                Err(error) => {
+                    deferred.retain(|(of, _)| of != id);
+                    elements.insert(id.clone(), ElementResult::Error(error.into()));
+                }
+            }
         }
         // The ends of stopped tasks were recorded meanwhile.
         let Ok((record, body)) = self.node.executor(&self.executor) else {
             // With its last task gone it may have been deleted at once: the commit was done.
-            return Ok(result.revision);
+            self.forget_rest().await;
+            return Ok(None);
         };
         if deferred.is_empty() {
-            return Ok(record.revision);
+            if has_intent {
+                self.forget_rest().await;
+            }
+            return Ok(Some(record.revision));
         }
         let mut wanted = body.composition;
         let mut changes: BTreeMap<ElementId, Vec<Change>> = BTreeMap::new();
@@ -85,26 +91,44 @@ impl Driver {
             changes,
             starts: Vec::new(),
             started: false,
+            rest: None,
         };
-        let prepared = Prepared {
-            record,
-            ..Prepared::clone(prepared)
+        let written = self.write_all(writing, Vec::new(), BTreeMap::new()).await?;
+        Ok(Some(written.0))
+    }
+
+    /// Finishes a commit we died in after its record: what was acknowledged to nobody, and cannot be taken back.
+    pub(in crate::compose) async fn finish_rest(&mut self) {
+        let Some(rest) = self.rest() else { return };
+        tracing::info!(executor = %self.executor, "finishing a commit that was interrupted");
+        let operation = Operation {
+            id: "recover".to_owned(),
+            actor: "driver".to_owned(),
         };
-        Ok(self.write(&prepared, writing, false).await?.0)
+        let mut elements = BTreeMap::new();
+        let finished = self.finish(rest, &operation, &mut elements).await;
+        if let Err(error) = finished {
+            tracing::error!(executor = %self.executor, %error, "finishing an interrupted commit failed, left to the next open");
+        }
+        for (element, result) in elements {
+            tracing::warn!(executor = %self.executor, %element, ?result, "an interrupted commit could not do everything");
+        }
+    }
+
+    /// What is left to do of a commit we died in.
+    pub(in crate::compose) fn rest(&self) -> Option<Rest> {
+        let intent = self.node.ledger.intent::<Intent>(&self.executor);
+        intent.ok().flatten()?.rest
     }
 
     /// Stops tasks and waits for their ends to be recorded. Returns the ones that outlived SIGKILL; their stop goes on.
-    async fn stop_all(
-        &mut self,
-        prepared: &Prepared,
-        tasks: &[ElementId],
-    ) -> Vec<(ElementId, StepError)> {
+    async fn stop_all(&mut self, tasks: &[ElementId]) -> Vec<(ElementId, StepError)> {
         if tasks.is_empty() {
             return Vec::new();
         }
-        if prepared.record.state == State::Paused
-            && let Some(live) = &self.live
-        {
+        let paused = self.node.executor(&self.executor);
+        let paused = paused.is_ok_and(|(record, _)| record.state == State::Paused);
+        if let (true, Some(live)) = (paused, &self.live) {
             match self.node.runtime.set_paused(&live.container, false).await {
                 Ok(_) => self.node.note_thawed(&self.executor).await,
                 Err(error) => {
@@ -173,11 +197,8 @@ impl Driver {
     }
 }
 
-/// The composition before stops and unmounts are done, and the changes put off until then.
-pub(super) fn interim(
-    prepared: &Prepared,
-    changes: &Changes,
-) -> (Composition, Vec<(ElementId, Change)>) {
+/// The composition before stops and unmounts are done, and what is put off until then.
+pub(super) fn interim(prepared: &Prepared, changes: &Changes) -> (Composition, Rest) {
     let mut wanted = prepared.draft.wanted.clone();
     let committed = &prepared.body.composition.joined;
     let mut deferred = Vec::new();
@@ -198,5 +219,11 @@ pub(super) fn interim(
             deferred.push((id.clone(), Change::Leaves));
         }
     }
-    (wanted, deferred)
+    let rest = Rest {
+        stops: changes.stops.clone(),
+        detaches: changes.detaches.clone(),
+        disconnects: changes.disconnects.clone(),
+        deferred,
+    };
+    (wanted, rest)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::Operation;
 use crate::compose::diff::Change;
 use crate::compose::driver::Driver;
-use crate::compose::intent::Intent;
+use crate::compose::intent::{Intent, Rest};
 use crate::compose::patience::{Away, patiently};
 use crate::compose::prepare::Prepared;
 use crate::compose::record::{self, NewRuns, TxnError};
@@ -13,6 +13,7 @@ use crate::compose::steps::{Failed, Start};
 use crate::compose::{CommitError, Composition, StepError};
 use crate::element::ElementId;
 use crate::error::Classify;
+use crate::ledger::LedgerError;
 use crate::network::NetworkLease;
 use crate::runtime::ContainerId;
 
@@ -23,6 +24,8 @@ pub(super) struct Writing<'a> {
     pub(super) changes: BTreeMap<ElementId, Vec<Change>>,
     pub(super) starts: Vec<Start>,
     pub(super) started: bool,
+    /// What follows.
+    pub(super) rest: Option<Intent>,
 }
 
 impl Driver {
@@ -107,26 +110,35 @@ impl Driver {
         writing: Writing<'_>,
         claims: bool,
     ) -> Result<(u64, Composition), CommitError> {
+        let claims = match claims {
+            true => prepared.difference.claims(),
+            false => Vec::new(),
+        };
+        self.write_all(writing, claims, deadlines(prepared)).await
+    }
+
+    /// Writes the result of a commit, or of its rest.
+    pub(super) async fn write_all(
+        &self,
+        writing: Writing<'_>,
+        claims: Vec<ElementId>,
+        deadlines: BTreeMap<ElementId, u64>,
+    ) -> Result<(u64, Composition), CommitError> {
         let executor = self.executor.clone();
         let operation = writing.operation.clone();
-        let claimed = if claims {
-            prepared.difference.claims()
-        } else {
-            Vec::new()
-        };
-        let deadlines = deadlines(prepared);
         let Writing {
             wanted,
             changes,
             starts,
             started,
+            rest,
             ..
         } = writing;
         let outcome: Result<_, TxnError> = self
             .node
             .ledger
             .write(move |txn| {
-                record::claim(txn, &executor, &wanted, &claimed, None, None)?;
+                record::claim(txn, &executor, &wanted, &claims, None, None)?;
                 let commit = record::Commit {
                     operation: &operation,
                     executor: &executor,
@@ -138,11 +150,29 @@ impl Driver {
                         restarts: 0,
                     },
                     started,
+                    rest: rest.as_ref(),
                 };
                 record::commit(txn, &commit)
             })
             .await;
         outcome.map_err(|error| error.into_commit(&self.executor, &self.node))
+    }
+
+    /// Removes the intent of a commit of which nothing is left to do.
+    pub(super) async fn forget_rest(&self) {
+        let executor = self.executor.clone();
+        let written: Result<(), LedgerError> = self
+            .node
+            .ledger
+            .write(move |txn| {
+                txn.remove_intent(&executor);
+                Ok(())
+            })
+            .await;
+        if let Err(error) = written {
+            // The next open finds nothing left to do and removes it.
+            tracing::error!(executor = %self.executor, %error, "removing the intent of a commit failed");
+        }
     }
 }
 
@@ -177,9 +207,24 @@ pub(super) fn intent(
             .map(|volume| (volume.record.id.clone(), volume.target.clone()))
             .collect(),
         lease: None,
+        rest: None,
         runs: starts
             .iter()
             .map(|start| (start.task.clone(), start.run))
             .collect(),
+    }
+}
+
+/// The intent that stays from the record of a commit until its rest is done.
+pub(super) fn rest_intent(prepared: &Prepared, rest: &Rest) -> Intent {
+    Intent {
+        revision: prepared.record.revision,
+        generation: prepared.body.composition.generation,
+        fresh: false,
+        claims: Vec::new(),
+        attaches: Vec::new(),
+        lease: None,
+        runs: Vec::new(),
+        rest: Some(rest.clone()),
     }
 }

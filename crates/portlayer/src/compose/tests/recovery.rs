@@ -199,6 +199,164 @@ async fn a_lease_whose_intent_never_became_durable_is_swept() {
     node.settled().await;
 }
 
+/// A node on which a task and a volume are about to leave, as the ledger and the engine are at the record of that.
+async fn leaving() -> (Node, crate::element::ElementId, crate::element::ElementId) {
+    let node = Node::new().await;
+    let (on, task) = (
+        node.task("task://t/on", "hang").await,
+        node.task("task://t/leaves", "hang").await,
+    );
+    let volume = node.volume("volume://v/data").await;
+    let edit = node.open().await.root().await;
+    let edit = edit.part(&volume, JoinHow::volume("/data")).await;
+    let edit = edit.task(&on).await.task(&task).await;
+    edit.commit().await.unwrap();
+    (node, task, volume)
+}
+
+/// Writes the record and the intent of a commit that stops the task and unmounts the volume, as we die after that.
+async fn die_after_the_record(
+    node: &Node,
+    task: &crate::element::ElementId,
+    volume: &crate::element::ElementId,
+) {
+    use crate::compose::Change::{Leaves, Unbinds};
+    let mut record = node.record(&id(X));
+    let crate::element::Body::Executor(body) = &mut record.body else {
+        panic!("{record:?}")
+    };
+    body.composition.joined.get_mut(task).unwrap().bound = false;
+    record.revision += 1;
+    let intent = Intent {
+        revision: record.revision - 1,
+        generation: 1,
+        fresh: false,
+        claims: Vec::new(),
+        attaches: Vec::new(),
+        lease: None,
+        runs: Vec::new(),
+        rest: Some(crate::compose::Rest {
+            stops: vec![task.clone()],
+            detaches: vec![(volume.clone(), "/data".to_owned())],
+            disconnects: None,
+            deferred: vec![
+                (task.clone(), Leaves),
+                (volume.clone(), Unbinds),
+                (volume.clone(), Leaves),
+            ],
+        }),
+    };
+    let written: Result<(), crate::ledger::LedgerError> = node
+        .layer
+        .shared
+        .ledger
+        .write(move |txn| {
+            txn.put(&record)?;
+            txn.put_intent(&id(X), &intent)
+        })
+        .await;
+    written.unwrap();
+}
+
+/// Waits until the commit is finished, and looks at everything it was to do.
+async fn assert_left(
+    node: Node,
+    task: &crate::element::ElementId,
+    volume: &crate::element::ElementId,
+) {
+    while !node
+        .layer
+        .shared
+        .ledger
+        .intents::<Intent>()
+        .unwrap()
+        .is_empty()
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let joined = node.body().composition.joined;
+    assert!(
+        !joined.contains_key(task) && !joined.contains_key(volume),
+        "{joined:?}"
+    );
+    assert_eq!(node.exits(task), 1);
+    assert_eq!(node.wait(task).await.reason, ExitReason::Cancelled);
+    assert!(node.engine.mounts(&ContainerId::new(&id(X), 1)).is_empty());
+    assert_eq!(node.volumes.attached(), []);
+    node.layer.delete(volume).await.unwrap();
+    assert_eq!(node.state(), State::Running);
+    node.open().await.unbind(None).await.commit().await.unwrap();
+    node.settled().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_died_before_its_stops_is_finished() {
+    let (node, task, volume) = leaving().await;
+    die_after_the_record(&node, &task, &volume).await;
+    assert_left(node.restart().await, &task, &volume).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_died_after_its_stops_is_finished() {
+    let (node, task, volume) = leaving().await;
+    let stop = Interrupt::Stop { how: None };
+    node.layer
+        .interrupt(&id(X), Some(&task), stop)
+        .await
+        .unwrap();
+    node.wait(&task).await;
+    die_after_the_record(&node, &task, &volume).await;
+    assert_left(node.restart().await, &task, &volume).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_died_with_the_last_task_ended_is_finished() {
+    let (node, task, volume) = leaving().await;
+    node.open().await.unbind(None).await.commit().await.unwrap();
+    die_after_the_record(&node, &task, &volume).await;
+    let node = node.restart().await;
+    while !node
+        .layer
+        .shared
+        .ledger
+        .intents::<Intent>()
+        .unwrap()
+        .is_empty()
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let joined = node.body().composition.joined;
+    assert!(!joined.contains_key(&task) && !joined.contains_key(&volume));
+    node.layer.delete(&volume).await.unwrap();
+    node.settled().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_moves_no_deadline() {
+    for hours in [-1_i64, 1] {
+        let node = Node::new().await;
+        let task = node
+            .task_with("task://t/late", "hang", |spec| spec.deadline_ms = Some(400))
+            .await;
+        node.run(&[&task]).await;
+        // As if the wall clock had been somewhere else at the start.
+        let mut record = node.record(&id(X));
+        let crate::element::Body::Executor(body) = &mut record.body else {
+            panic!("{record:?}")
+        };
+        let run = body.composition.runs.get_mut(&task).unwrap();
+        let started = run.started.as_nanos();
+        let moved = started + hours * 3_600_000_000_000;
+        run.started = crate::time::Timestamp::from_nanos(moved);
+        node.write(record).await;
+        let node = node.restart().await;
+        let exit = node.wait(&task).await;
+        assert_eq!(exit.reason, ExitReason::Deadline);
+        assert!(exit.exited.as_nanos() - started >= 390_000_000, "{exit:?}");
+        node.settled().await;
+    }
+}
+
 #[tokio::test]
 async fn a_deadline_and_a_restart_survive() {
     let node = Node::new().await;
