@@ -1,5 +1,6 @@
 //! `full`: the disk of one part of the node is full, and then there is room again.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,7 @@ pub(crate) fn run(common: &Common) -> Result<bool> {
     let mut torture = Full {
         hand: open(place.directory())?,
         value: 0,
+        heavy: Vec::new(),
         report: &mut report,
     };
     torture.setup()?;
@@ -137,6 +139,8 @@ fn open(directory: &Path) -> Result<Hand> {
 struct Full<'a> {
     hand: Hand,
     value: u64,
+    /// Elements whose creation was acknowledged in this round and that fill the ledger.
+    heavy: Vec<String>,
     report: &'a mut Report,
 }
 
@@ -146,10 +150,6 @@ impl Full<'_> {
             self.hand.must(&Op::Setup)? == Answer::Done,
             "the setup was refused"
         );
-        self.hand.must(&Op::CreateVolume {
-            name: "v".into(),
-            value: 0,
-        })?;
         self.hand.must(&Op::CreateExecutor {
             name: EXECUTOR.into(),
         })?;
@@ -181,23 +181,28 @@ impl Full<'_> {
             let op = self.op(part);
             let answer = self.hand.must(&op)?;
             if self.undo(&op, &answer)? {
-                return Ok(());
+                break;
             }
             if since.elapsed() > PATIENCE {
                 self.report
                     .wrong(format!("{part}: still refused with room: {answer:?}"));
-                return Ok(());
+                break;
             }
         }
+        for name in std::mem::take(&mut self.heavy) {
+            self.hand.must(&Op::DeleteVolume { name })?;
+        }
+        Ok(())
     }
 
     /// Something that needs room in this part.
     fn op(&mut self, part: &str) -> Op {
         self.value += 1;
         match part {
-            "ledger" => Op::UpdateFilled {
-                name: "v".into(),
-                bytes: 16 << 10,
+            // A new one each time: what is replaced, the ledger puts where the old one was.
+            "ledger" => Op::CreateHeavy {
+                name: format!("h{}", self.value),
+                bytes: 48 << 10,
             },
             "volume" => Op::CreateFilled {
                 name: format!("n{}", self.value),
@@ -228,7 +233,11 @@ impl Full<'_> {
                 }
                 Ok(true)
             }
-            (_, Answer::Done) => Ok(true),
+            // It stays until the round is over: it is what fills the ledger's disk.
+            (Op::CreateHeavy { name, .. }, Answer::Done) => {
+                self.heavy.push(name.clone());
+                Ok(true)
+            }
             _ => Ok(false),
         }
     }
@@ -274,8 +283,10 @@ impl Full<'_> {
         let Answer::State(state) = self.hand.must(&Op::State(look))? else {
             bail!("no state");
         };
-        if !state.volumes.iter().any(|(name, _)| name == "v") {
-            self.report.wrong(format!("{part}: a volume is lost"));
+        let found: BTreeSet<_> = state.volumes.iter().map(|(name, _)| name).collect();
+        for name in self.heavy.iter().filter(|name| !found.contains(name)) {
+            self.report
+                .wrong(format!("{part}: the volume {name} is lost"));
         }
         let wrong = state.exits.iter().filter(|exit| exit.code != Some(7));
         for exit in wrong {

@@ -147,7 +147,7 @@ impl Model {
             Op::Stop { executor, task } => self.may_stop(executor, task),
             Op::Setup
             | Op::CreateFilled { .. }
-            | Op::UpdateFilled { .. }
+            | Op::CreateHeavy { .. }
             | Op::Wait { .. }
             | Op::State(_)
             | Op::Running(_) => {}
@@ -187,7 +187,7 @@ impl Model {
             }
             Op::Setup
             | Op::CreateFilled { .. }
-            | Op::UpdateFilled { .. }
+            | Op::CreateHeavy { .. }
             | Op::Stop { .. }
             | Op::Wait { .. }
             | Op::State(_)

@@ -19,12 +19,12 @@ pub(crate) enum Op {
         name: String,
         bytes: usize,
     },
-    /// Metadata of so many bytes on a volume.
-    UpdateFilled {
+    /// Creates a volume whose record is that large.
+    CreateHeavy {
         name: String,
         bytes: usize,
     },
-    /// The same, patched.
+    /// Another value for a volume.
     UpdateVolume {
         name: String,
         value: u64,

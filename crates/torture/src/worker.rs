@@ -100,12 +100,11 @@ async fn act(layer: &PortLayer, op: Op) -> Result<Answer> {
             let new = NewElement::new(id, spec).data(Cursor::new(tar.finish()));
             done(layer.create(new).await)
         }
-        Op::UpdateFilled { name, bytes } => {
-            let id = id(Kind::Volume, "volumes", &name)?;
-            // Another content each time, or there was nothing to do.
-            let filling = format!("{:?}", Instant::now()).repeat(1 + bytes / 40);
-            let patch = Patch::from([("filling".to_owned(), Some(filling.into_bytes()))]);
-            done(layer.update(&id, patch, None).await)
+        Op::CreateHeavy { name, bytes } => {
+            let spec = Spec::Volume(VolumeSpec::default());
+            let mut new = NewElement::new(id(Kind::Volume, "volumes", &name)?, spec);
+            new.rw = Patch::from([("filling".to_owned(), Some(vec![1; bytes]))]);
+            done(layer.create(new).await)
         }
         Op::UpdateVolume { name, value } => {
             let id = id(Kind::Volume, "volumes", &name)?;
