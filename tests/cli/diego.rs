@@ -51,6 +51,16 @@ fn a_task_is_created_looked_at_and_deleted(node: &Node) {
     }
     assert_eq!(node.ok(&["diego", "delete-task", "t-1"]), "");
     assert_eq!(node.ok(&["diego", "tasks"]), "");
+    nothing_runs(node);
+}
+
+/// A container may outlive the end of its task for a moment.
+fn nothing_runs(node: &Node) {
+    let since = std::time::Instant::now();
+    while !node.ok(&["ps", "-q"]).is_empty() {
+        assert!(since.elapsed().as_secs() < 60, "something runs");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }
 
 fn refusals_have_the_texts_of_diego(node: &Node) {
@@ -115,4 +125,5 @@ fn events_tell_the_life_of_a_cancelled_task() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+    nothing_runs(&node);
 }

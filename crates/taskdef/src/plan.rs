@@ -52,6 +52,8 @@ pub enum EnvValue {
     Text(String),
     /// The address the executor is given when it joins a network, else this text.
     Address(String),
+    /// The IPv6 address the executor is given; the variable is not set when there is none.
+    AddressV6,
 }
 
 /// The root file system.

@@ -247,6 +247,7 @@ fn forced_env(settings: &Settings) -> Vec<(String, EnvValue)> {
     [
         ("CF_INSTANCE_IP", EnvValue::Text(address.clone())),
         ("CF_INSTANCE_INTERNAL_IP", EnvValue::Address(address)),
+        ("CF_INSTANCE_INTERNAL_IPV6", EnvValue::AddressV6),
         ("CF_INSTANCE_PORT", EnvValue::Text(String::new())),
         ("CF_INSTANCE_ADDR", EnvValue::Text(String::new())),
         ("CF_INSTANCE_PORTS", EnvValue::Text("[]".to_owned())),

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use portlayer::PortLayer;
 use portlayer::compose::Interrupt;
-use portlayer::element::{ElementId, Kind, ListQuery};
-use portlayer::error::{DeleteError, LocationError};
+use portlayer::element::{ElementId, Kind, ListQuery, MAX_PAGE};
+use portlayer::error::{DeleteError, LocationError, ReadError};
 use portlayer::task::StopSpec;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -133,6 +133,37 @@ pub struct Outcome {
     pub output: String,
 }
 
+/// What is there of a run that has an outcome: its container and what was made for it.
+#[must_use = "a container that nobody removes stays"]
+pub struct Remains {
+    runner: Runner,
+    executor: Option<ElementId>,
+    log: Streamer,
+    messages: Option<(String, String)>,
+}
+
+impl Remains {
+    fn say(&self, what: &str) {
+        if let Some((cell, instance)) = &self.messages {
+            self.log
+                .stdout(&format!("Cell {cell} {what} instance {instance}"));
+        }
+    }
+
+    /// Ends whatever still runs and removes everything.
+    pub async fn remove(self) {
+        let Some(executor) = &self.executor else {
+            return;
+        };
+        self.say("stopping");
+        self.say("destroying container for");
+        die::at("run.before-remove");
+        self.runner.remove(executor).await;
+        die::at("run.after-remove");
+        self.say("successfully destroyed container for");
+    }
+}
+
 /// Runs plans. Cloning shares everything.
 #[derive(Clone)]
 pub struct Runner {
@@ -184,34 +215,47 @@ impl Runner {
 
     /// Runs a plan to its end and removes everything of the run. `cancel` ends it in stages.
     pub async fn run(&self, plan: &Plan, names: &RunNames, cancel: &CancellationToken) -> Outcome {
+        let (outcome, remains) = self.perform(plan, names, cancel).await;
+        remains.remove().await;
+        outcome
+    }
+
+    /// [`Runner::run`] up to its outcome; the container is still there. Nothing remains of a run that did not get to its
+    /// actions.
+    pub async fn perform(
+        &self,
+        plan: &Plan,
+        names: &RunNames,
+        cancel: &CancellationToken,
+    ) -> (Outcome, Remains) {
         let log = Streamer::new(self.sink.clone(), &plan.logs);
         let failed = |error: RunError| Outcome {
             result: Err(error),
             output: String::new(),
         };
+        let mut remains = Remains {
+            runner: self.clone(),
+            executor: None,
+            log: log.clone(),
+            messages: names.messages.clone(),
+        };
         let executor =
             match ElementId::new(Kind::Executor, &self.settings.executors, &names.executor) {
                 Ok(executor) => executor,
-                Err(error) => return failed(RunError::Container(error.to_string())),
+                Err(error) => return (failed(RunError::Container(error.to_string())), remains),
             };
-        let say = |text: &dyn Fn(&str, &str) -> String| {
-            if let Some((cell, instance)) = &names.messages {
-                log.stdout(&text(cell, instance));
-            }
-        };
-        say(&|cell, instance| format!("Cell {cell} creating container for instance {instance}"));
+        remains.say("creating container for");
         let container = match self.prepare(plan, &executor, &log, cancel).await {
             Ok(container) => Arc::new(container),
             Err(error) => {
                 // What cannot be started must be seen where its owner looks.
                 log.stderr(&error.to_string());
                 self.remove(&executor).await;
-                return failed(error);
+                return (failed(error), remains);
             }
         };
-        say(&|cell, instance| {
-            format!("Cell {cell} successfully created container for instance {instance}")
-        });
+        remains.say("successfully created container for");
+        remains.executor = Some(executor);
         let stage = Stage {
             container: container.clone(),
             fetcher: self.fetcher.clone(),
@@ -224,15 +268,7 @@ impl Runner {
             Err(ActionError::Cancelled | ActionError::GraceExceeded) => Ok(String::new()),
             _ => outputs::read(&container, &plan.outputs).await,
         };
-        say(&|cell, instance| format!("Cell {cell} stopping instance {instance}"));
-        say(&|cell, instance| format!("Cell {cell} destroying container for instance {instance}"));
-        die::at("run.before-remove");
-        self.remove(&executor).await;
-        die::at("run.after-remove");
-        say(&|cell, instance| {
-            format!("Cell {cell} successfully destroyed container for instance {instance}")
-        });
-        match (ended, read) {
+        let outcome = match (ended, read) {
             (Ok(()), Ok(output)) => Outcome {
                 result: Ok(()),
                 output,
@@ -246,7 +282,8 @@ impl Runner {
                 result: Err(error.into()),
                 output: read.unwrap_or_default(),
             },
-        }
+        };
+        (outcome, remains)
     }
 
     /// Removes an executor of a run and everything made for it, whatever state it is in. Idempotent.
@@ -293,6 +330,52 @@ impl Runner {
             &format!("runs/{}", executor.name()),
         )
         .await;
+    }
+
+    /// Executors of runs in a folder of theirs of which anything is there: the executor, its tasks or its volumes.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn remains(&self, folder: &str) -> Result<Vec<ElementId>, ReadError> {
+        let settings = &self.settings;
+        let mut names = BTreeSet::new();
+        for (kind, location, before) in [
+            (Kind::Executor, &settings.executors, ""),
+            (Kind::Task, &settings.tasks, ""),
+            (Kind::Volume, &settings.volumes, "runs/"),
+        ] {
+            let prefix = format!("{kind}://{location}/{before}{folder}/");
+            let mut page = None;
+            loop {
+                let query = ListQuery {
+                    kind: Some(kind),
+                    prefix: Some(prefix.clone()),
+                    page,
+                    hidden: true,
+                    limit: MAX_PAGE,
+                    ..ListQuery::default()
+                };
+                let listed = self.layer.list(query).await?;
+                let runs = listed.items.iter().filter_map(|element| {
+                    let rest = element.id.as_str().strip_prefix(&prefix)?;
+                    rest.split('/').next().map(str::to_owned)
+                });
+                names.extend(runs);
+                page = listed.next;
+                if page.is_none() {
+                    break;
+                }
+            }
+        }
+        let ids = names.iter().filter_map(|name| {
+            ElementId::new(
+                Kind::Executor,
+                &settings.executors,
+                &format!("{folder}/{name}"),
+            )
+            .ok()
+        });
+        Ok(ids.collect())
     }
 
     /// Removes the elements of a run by the beginning of their names.

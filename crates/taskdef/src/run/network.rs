@@ -51,39 +51,69 @@ fn rule(rule: &plan::EgressRule) -> EgressRule {
     }
 }
 
-/// The address a committed executor was given.
-pub(super) async fn address(
+/// The addresses a committed executor was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Addresses {
+    v4: Option<String>,
+    v6: Option<String>,
+}
+
+/// The addresses a committed executor was given.
+pub(super) async fn addresses(
     layer: &PortLayer,
     executor: &ElementId,
-) -> Result<Option<String>, ContainerError> {
-    let Body::Executor(body) = layer.read(executor).await?.body else {
-        return Ok(None);
+) -> Result<Addresses, ContainerError> {
+    let lease = match layer.read(executor).await?.body {
+        Body::Executor(body) => body.composition.lease,
+        _ => None,
     };
-    let Some(lease) = body.composition.lease else {
-        return Ok(None);
-    };
-    let v4 = lease.v4.map(|address| address.to_string());
-    Ok(v4.or_else(|| lease.v6.map(|address| address.to_string())))
+    Ok(lease.map_or_else(Addresses::default, |lease| Addresses {
+        v4: lease.v4.map(|address| address.to_string()),
+        v6: lease.v6.map(|address| address.to_string()),
+    }))
 }
 
 /// The variables with what is known now.
 pub(super) fn forced_env(
     planned: &[(String, EnvValue)],
-    address: Option<&str>,
+    addresses: &Addresses,
 ) -> Vec<(String, String)> {
+    let first = addresses.v4.as_ref().or(addresses.v6.as_ref());
     let value = |value: &EnvValue| match value {
-        EnvValue::Text(text) => text.clone(),
-        EnvValue::Address(otherwise) => address.unwrap_or(otherwise).to_owned(),
+        EnvValue::Text(text) => Some(text.clone()),
+        EnvValue::Address(otherwise) => Some(first.unwrap_or(otherwise).clone()),
+        EnvValue::AddressV6 => addresses.v6.clone(),
     };
     planned
         .iter()
-        .map(|(name, planned)| (name.clone(), value(planned)))
+        .filter_map(|(name, planned)| Some((name.clone(), value(planned)?)))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_of_addresses() {
+        let planned = [
+            ("A".to_owned(), EnvValue::Address("otherwise".to_owned())),
+            ("B".to_owned(), EnvValue::AddressV6),
+        ];
+        let set = |v4: Option<&str>, v6: Option<&str>| {
+            let addresses = Addresses {
+                v4: v4.map(str::to_owned),
+                v6: v6.map(str::to_owned),
+            };
+            let env = forced_env(&planned, &addresses);
+            let texts = env.iter().map(|(name, value)| format!("{name}={value}"));
+            texts.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(set(None, None), "A=otherwise");
+        assert_eq!(set(Some("10.0.0.2"), None), "A=10.0.0.2");
+        assert_eq!(set(Some("10.0.0.2"), Some("fd::2")), "A=10.0.0.2 B=fd::2");
+        assert_eq!(set(None, Some("fd::2")), "A=fd::2 B=fd::2");
+    }
 
     #[test]
     fn every_rule_that_diego_accepts_is_one_of_the_port_layer() {

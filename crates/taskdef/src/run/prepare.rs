@@ -40,14 +40,14 @@ impl Runner {
         let created = self
             .create(plan, executor, &base.image, &volumes, disk_bytes)
             .await;
-        let address = created.map_err(|error| RunError::Container(error.to_string()))?;
+        let addresses = created.map_err(|error| RunError::Container(error.to_string()))?;
         Ok(Container {
             layer: self.layer.clone(),
             executor: executor.clone(),
             tasks: self.settings.tasks.clone(),
             image_env: base.env,
             env: plan.env.clone(),
-            forced_env: network::forced_env(&plan.forced_env, address.as_deref()),
+            forced_env: network::forced_env(&plan.forced_env, &addresses),
             grace: self.settings.grace,
             count: AtomicU32::new(0),
         })
@@ -197,7 +197,7 @@ impl Runner {
         image: &ElementId,
         volumes: &[(ElementId, JoinHow)],
         disk_bytes: Option<u64>,
-    ) -> Result<Option<String>, ContainerError> {
+    ) -> Result<network::Addresses, ContainerError> {
         let spec = ExecutorSpec {
             hostname: plan.hostname.clone(),
             limits: Limits {
@@ -283,8 +283,8 @@ impl Runner {
         layer.commit(handle).await?;
         die::at("run.after-commit");
         match &self.settings.network {
-            Some(_) => network::address(layer, executor).await,
-            None => Ok(None),
+            Some(_) => network::addresses(layer, executor).await,
+            None => Ok(network::Addresses::default()),
         }
     }
 }

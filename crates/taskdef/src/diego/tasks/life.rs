@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use portlayer::element::{ElementId, Kind};
 use portlayer::error::DeleteError;
 use portlayer::time::Timestamp;
 
@@ -17,6 +16,9 @@ use crate::run::{Outcome, RunNames};
 
 /// Longest failure and rejection reason, in bytes.
 const MAX_REASON: usize = 1024;
+
+/// The folder of the executors.
+pub(super) const RUNS: &str = "diego";
 
 /// How a task ended.
 pub(super) struct Ending {
@@ -44,35 +46,30 @@ impl Ending {
     }
 }
 
+/// Ends and removes whatever is there of runs of another process: nothing of them may go on, whether their tasks are
+/// still recorded or not.
+pub(super) async fn sweep(shared: &Shared) -> Result<(), TaskError> {
+    let definitions = record::FOLDER.rsplit('/').next();
+    let remains = shared.runner.remains(RUNS).await?;
+    let runs = remains
+        .iter()
+        .filter(|executor| executor.name().rsplit('/').next() != definitions);
+    futures::future::join_all(runs.map(|executor| shared.runner.remove(executor))).await;
+    Ok(())
+}
+
 /// Takes up a task that another process left.
 pub(super) async fn resume(
     shared: &Arc<Shared>,
     entry: &Arc<Entry>,
     state: State,
 ) -> Result<(), TaskError> {
-    // Nothing of its last start may go on: one that was running has failed, one that was being stopped is stopped.
-    let executor = entry
-        .stored
-        .lock()
-        .await
-        .as_ref()
-        .and_then(|stored| stored.executor.clone());
-    if let Some(executor) = executor
-        && let Ok(executor) = ElementId::new(Kind::Executor, shared.runner.executors(), &executor)
-    {
-        shared.runner.remove(&executor).await;
-    }
     match state {
         State::Pending => begin(shared, entry),
         State::Running => {
             // Where its actions stood is not known.
-            complete(
-                shared,
-                entry,
-                &Ending::failed("cell disappeared before completion"),
-                false,
-            )
-            .await?;
+            let lost = Ending::failed("cell disappeared before completion");
+            complete(shared, entry, &lost).await?;
         }
         State::Completed => after(shared, entry),
         State::Resolving => {
@@ -126,7 +123,7 @@ async fn live(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), TaskError>
         };
         // Unique for ever: what an older task of this guid left is never met.
         let executor = format!(
-            "diego/{}-{}",
+            "{RUNS}/{}-{}",
             record::short(&guid),
             Timestamp::now().as_nanos()
         );
@@ -137,7 +134,6 @@ async fn live(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), TaskError>
             }
             stored.state = State::Running;
             stored.cell_id = shared.settings.cell_id.clone();
-            stored.executor = Some(executor.clone());
             Ok(())
         })
         .await;
@@ -154,14 +150,20 @@ async fn live(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), TaskError>
             executor,
             messages: Some((shared.settings.cell_id.clone(), guid.clone())),
         };
-        let outcome = shared.runner.run(&plan, &names, &entry.cancel).await;
-        entry.placed.store(false, Ordering::SeqCst);
-        if shared.closing.is_cancelled() {
-            // The record still says running, and the next open says what became of it.
-            return Ok(());
+        let (outcome, remains) = shared.runner.perform(&plan, &names, &entry.cancel).await;
+        let mut ended = None;
+        // While closing the record goes on saying running, and the next open says what became of it.
+        if !shared.closing.is_cancelled() && !reject(shared, entry, &outcome).await? {
+            // As in Diego its end is told before its container is gone.
+            ended = Some(finish(shared, entry, &Ending::of(outcome)).await);
         }
-        if !reject(shared, entry, &outcome).await? {
-            return finish(shared, entry, &Ending::of(outcome)).await;
+        remains.remove().await;
+        entry.placed.store(false, Ordering::SeqCst);
+        if let Some(ended) = ended {
+            return ended;
+        }
+        if shared.closing.is_cancelled() {
+            return Ok(());
         }
         tokio::select! {
             () = entry.cancel.cancelled() => return Ok(()),
@@ -191,7 +193,6 @@ async fn reject(shared: &Shared, entry: &Entry, outcome: &Outcome) -> Result<boo
         if again {
             stored.state = State::Pending;
             stored.cell_id = String::new();
-            stored.executor = None;
         }
         Ok(())
     })
@@ -209,19 +210,18 @@ async fn finish(
     entry: &Arc<Entry>,
     ending: &Ending,
 ) -> Result<(), TaskError> {
-    match complete(shared, entry, ending, false).await {
+    match complete(shared, entry, ending).await {
         // It was cancelled meanwhile.
         Err(TaskError::Transition { .. } | TaskError::NotFound { .. }) => Ok(()),
         other => other,
     }
 }
 
-/// Completes a pending or running task. Its executor's name is kept while `stopping`, for a restart in between.
+/// Completes a pending or running task.
 pub(super) async fn complete(
     shared: &Arc<Shared>,
     entry: &Arc<Entry>,
     ending: &Ending,
-    stopping: bool,
 ) -> Result<(), TaskError> {
     die::at("diego.before-completed");
     change(shared, entry, |stored| {
@@ -234,9 +234,6 @@ pub(super) async fn complete(
         stored.failure_reason = cut(&ending.reason);
         stored.result = ending.result.clone();
         stored.first_completed_at = Timestamp::now().as_nanos();
-        if !stopping {
-            stored.executor = None;
-        }
         Ok(())
     })
     .await?;

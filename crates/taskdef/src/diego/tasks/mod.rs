@@ -114,6 +114,7 @@ impl Tasks {
                 domains: Mutex::default(),
             }),
         };
+        life::sweep(&tasks.shared).await?;
         for (entry, state) in tasks.recorded().await? {
             life::resume(&tasks.shared, &entry, state).await?;
         }
@@ -240,7 +241,6 @@ impl Tasks {
             &self.shared,
             &entry,
             &life::Ending::failed("task was cancelled"),
-            true,
         )
         .await?;
         entry.cancel.cancel();

@@ -99,8 +99,6 @@ pub(super) struct Stored {
     pub(super) failure_reason: String,
     pub(super) rejection_count: u32,
     pub(super) rejection_reason: String,
-    /// Name of the executor of its newest start.
-    pub(super) executor: Option<String>,
 }
 
 impl Stored {
@@ -118,7 +116,6 @@ impl Stored {
             failure_reason: String::new(),
             rejection_count: 0,
             rejection_reason: String::new(),
-            executor: None,
         }
     }
 
