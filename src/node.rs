@@ -97,6 +97,7 @@ pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, 
             segments: config.logs.files,
         },
         network_namespace: config.engine.network_namespace.clone(),
+        log_destinations: config.logs.destinations.clone(),
         ..EngineConfig::new(&config.data_dir)
     };
     let runtime = Arc::new(Containerd::open(Engine::start(engine).await?).await?);

@@ -9,6 +9,7 @@
 mod cli;
 mod diego;
 mod isolation;
+mod logs;
 mod network;
 mod node;
 mod pull;

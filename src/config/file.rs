@@ -43,6 +43,7 @@ pub(super) struct Ledger {
 pub(super) struct Logs {
     pub(super) file: Option<String>,
     pub(super) files: Option<u32>,
+    pub(super) destinations: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -19,6 +19,7 @@ mod way;
 use std::path::PathBuf;
 
 use portlayer::element::Kind;
+use portlayer::log::{DEV_LOG, JOURNALD};
 use portlayer::network::NetworkSpec;
 use portlayer_runtime::LogBounds;
 use serde::Serialize;
@@ -91,6 +92,9 @@ pub struct LogSettings {
     pub file_bytes: u64,
     /// Files kept, the newest included.
     pub files: u32,
+    /// Places outside of the data directory that log elements may reach: `unix:<socket>`, `tcp:<host:port>`,
+    /// `path:<file>`; with a slash at the end everything below.
+    pub destinations: Vec<String>,
 }
 
 impl Config {
@@ -144,6 +148,7 @@ impl Default for LogSettings {
         Self {
             file_bytes: bounds.segment_bytes,
             files: bounds.segments,
+            destinations: vec![format!("unix:{DEV_LOG}"), format!("unix:{JOURNALD}")],
         }
     }
 }

@@ -121,6 +121,15 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
         file.logs.files,
         config.logs.files,
     )?;
+    // A list: only a file can give it.
+    let origin = match &file.logs.destinations {
+        Some(_) => from.file_origin(),
+        None => Origin::Default,
+    };
+    if let Some(destinations) = file.logs.destinations {
+        config.logs.destinations = destinations;
+    }
+    from.record("logs.destinations", &config.logs.destinations, origin);
     config.serve = serve::resolve(file.serve, config.serve, &mut from)?;
     config.pull = pull::resolve(file.pull, config.pull, &mut from)?;
     // Locations are structured: only a file can give them, and it gives all of them.
@@ -174,6 +183,12 @@ fn check(config: &Config, from: &Sources<'_>) -> Result<(), ConfigError> {
     }
     if config.logs.file_bytes < MIN_LOG_FILE_BYTES {
         return from.refuse("logs.file", "at least 4 KiB");
+    }
+    let kinds = ["unix:/", "path:/", "tcp:"];
+    let mut destinations = config.logs.destinations.iter();
+    if let Some(bad) = destinations.find(|text| !kinds.iter().any(|kind| text.starts_with(kind))) {
+        let rule = format!("{bad:?} is none of unix:/PATH, path:/PATH, tcp:HOST:PORT");
+        return from.refuse("logs.destinations", &rule);
     }
     if config.logs.files == 0 {
         return from.refuse("logs.files", "at least 1");

@@ -13,10 +13,11 @@ fn publishes(mappings: &[(Transport, u16, Option<u16>)]) -> NetworkUse {
             port,
             protocol,
             host_port,
+            host_address: None,
         });
     NetworkUse {
-        egress: None,
         ports: ports.collect(),
+        ..NetworkUse::default()
     }
 }
 

@@ -460,6 +460,6 @@ pub(super) fn rule(protocol: Protocol, destinations: &[&str], ports: &[&str]) ->
 pub(super) fn opens(rules: Vec<EgressRule>) -> NetworkUse {
     NetworkUse {
         egress: Some(rules),
-        ports: Vec::new(),
+        ..NetworkUse::default()
     }
 }

@@ -152,6 +152,8 @@ impl Executor {
             process: process(argv, false),
             user_text: String::new(),
             stdin: false,
+            sinks: Vec::new(),
+            redact: Vec::new(),
             stdout: OutputPlan::Required,
             stderr: OutputPlan::Required,
         }

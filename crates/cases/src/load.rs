@@ -169,7 +169,7 @@ async fn core(rig: &Rig, number: usize) -> Result<f64> {
     let network: ElementId = "network://node/tasks".parse()?;
     let use_of = portlayer::network::NetworkUse {
         egress: Some(Vec::new()),
-        ports: Vec::new(),
+        ..portlayer::network::NetworkUse::default()
     };
     let joins = [
         (&image, JoinHow::root()),

@@ -12,6 +12,7 @@ mod figures;
 pub mod filter;
 mod history;
 pub mod ledger;
+pub mod log;
 pub mod network;
 mod port_layer;
 mod recover;

@@ -88,8 +88,8 @@ pub struct Interaction {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogChoice {
-    /// The log element, which must be joined to the executor; `None` = the executor's first joined one, else
-    /// the node's file log.
+    /// The log element, which must be joined to the executor; `None` = every bound log of the executor but those that are
+    /// handed over, else the node's files.
     pub sink: Option<ElementId>,
     /// Start fails when the sink cannot take output; otherwise losses are counted.
     pub required: bool,

@@ -14,15 +14,17 @@
 //! The root is where the container's own root can get to it: below our private directories it could not.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use crate::engine::Places;
+use crate::io::{LogBounds, Stream};
 use portlayer::{
     element::ElementId,
-    runtime::{ContainerId, IdRange, ProcessExit, ProcessId},
+    log::LogKind,
+    runtime::{ContainerId, IdRange, ProcessExit, ProcessId, SinkPlan},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -50,11 +52,47 @@ pub(crate) struct ProcessRecord {
     /// Whether each output stream goes to the log.
     pub(crate) log_stdout: bool,
     pub(crate) log_stderr: bool,
+    /// Logs it goes to beside or instead of the files.
+    #[serde(default)]
+    pub(crate) sinks: Vec<SinkPlan>,
+    /// Values to be replaced in the files. Here because who comes after us has to find them as well.
+    #[serde(default)]
+    pub(crate) redact: Hidden,
     /// Out-of-memory kills in the container before it ran.
     pub(crate) oom_kills_before: u64,
 }
 
+/// Values that no output of ours shows.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Hidden(pub(crate) Vec<String>);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hidden({})", self.0.len())
+    }
+}
+
 impl ProcessRecord {
+    /// The caller's FIFO or file that a stream is handed to.
+    pub(crate) fn handed(&self, stream: Stream) -> Option<&str> {
+        self.sinks.iter().find_map(|sink| match &sink.spec.kind {
+            LogKind::Path(path) if stream == Stream::Out && sink.stdout => Some(path.as_str()),
+            LogKind::Path(path) if stream == Stream::Err && sink.stderr => Some(path.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The bounds of its files, where a log sets them.
+    pub(crate) fn bounds(&self) -> Option<LogBounds> {
+        self.sinks.iter().find_map(|sink| match sink.spec.kind {
+            LogKind::File(Some(bounds)) => Some(LogBounds {
+                segment_bytes: bounds.file_bytes,
+                segments: bounds.files,
+            }),
+            _ => None,
+        })
+    }
+
     /// No output is wanted at all, so no FIFO is needed.
     pub(crate) fn is_silent(&self) -> bool {
         !self.terminal && !self.log_stdout && !self.log_stderr

@@ -14,6 +14,15 @@
 //! access = "read-only"
 //!
 //! [[join]]
+//! id = "network://node/lan"
+//! egress = ["tcp:10.0.0.0/8:80,443", "udp:[fd00::/8]:53:log"]   # [] = nothing; left out = the network's default
+//! publish = ["8080:80/tcp"]
+//! dns = ["192.0.2.53"]
+//!
+//! [[join]]
+//! id = "log://node/audit"                # output goes to every log that is joined, unless the task names one
+//!
+//! [[join]]
 //! id = "task://tasks/hello"
 //! task = { deadline_ms = 60000 }         # settings of its bind
 //! ```
@@ -24,7 +33,9 @@ use portlayer::store::Access;
 use portlayer::task::{ExecutorSpec, Limits};
 use serde::Deserialize;
 
-use crate::cli::parse::{self, Names};
+use std::net::IpAddr;
+
+use crate::cli::parse::{self, Names, NetworkFlags};
 use portlayer_node::config::parse_size;
 
 /// The file as written.
@@ -54,6 +65,14 @@ struct Join {
     #[serde(default)]
     copy_up: bool,
     tmpfs: Option<String>,
+    /// Of a network: what may be reached, as on the command line; `[]` = nothing.
+    egress: Option<Vec<String>>,
+    /// Of a network: published ports, as on the command line.
+    #[serde(default)]
+    publish: Vec<String>,
+    /// Of a network: resolvers instead of its own.
+    #[serde(default)]
+    dns: Vec<IpAddr>,
     task: Option<TaskBind>,
     #[serde(default = "yes")]
     bind: bool,
@@ -104,7 +123,15 @@ pub(crate) fn read(text: &str, names: &Names) -> Result<Wanted, String> {
         if join.task.is_some() && id.kind() != Kind::Task {
             return Err(place(format!("{id} has no task settings")));
         }
+        let network = NetworkFlags {
+            no_egress: join.egress.as_ref().is_some_and(Vec::is_empty),
+            egress: each("egress", join.egress.unwrap_or_default(), parse::egress)
+                .map_err(place)?,
+            publish: each("publish", join.publish, parse::publish).map_err(place)?,
+            dns: join.dns,
+        };
         let how = RoleFlags {
+            network,
             target: join.target,
             read_only: join.access == Access::ReadOnly,
             sub_path: join.sub_path,
@@ -141,9 +168,22 @@ pub(crate) fn read(text: &str, names: &Names) -> Result<Wanted, String> {
     })
 }
 
+/// Reads each text of a list. Error: which one, and what it breaks.
+fn each<T>(
+    field: &str,
+    texts: Vec<String>,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let texts = texts.iter().enumerate();
+    texts
+        .map(|(at, text)| read(text).map_err(|rule| format!("{field}[{at}]: {rule}")))
+        .collect()
+}
+
 /// The role an element is joined in, as flags or fields say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct RoleFlags {
+    pub(crate) network: NetworkFlags,
     pub(crate) target: Option<String>,
     pub(crate) read_only: bool,
     pub(crate) sub_path: Option<String>,
@@ -161,6 +201,9 @@ impl RoleFlags {
         };
         let volume_only = self.sub_path.is_some() || self.copy_up || self.tmpfs.is_some();
         let kind = id.kind();
+        if kind != Kind::Network && !self.network.is_empty() {
+            return Err(format!("{id}: egress, publish and dns are for networks"));
+        }
         match kind {
             Kind::Image if volume_only => {
                 Err(format!("{id}: sub path, copy-up and tmpfs are for volumes"))
@@ -185,7 +228,7 @@ impl RoleFlags {
                 }
                 Ok(match kind {
                     Kind::Task => JoinHow::Task,
-                    Kind::Network => JoinHow::network(),
+                    Kind::Network => JoinHow::Network(self.network.wanted()?),
                     _ => JoinHow::Log,
                 })
             }

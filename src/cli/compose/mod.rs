@@ -13,7 +13,7 @@ use portlayer_client::Client;
 use super::context::{Context, usage};
 use super::failure::{Exit, Failure, Outcome};
 use super::output::OutputArgs;
-use super::parse;
+use super::parse::{self, NetworkFlags};
 use super::task_flags::ExecutorFlags;
 pub(crate) use file::{Edit, RoleFlags};
 
@@ -123,6 +123,8 @@ struct RoleArgs {
     /// A fresh tmpfs of at most this size instead of the volume's bytes (0 = default size)
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     tmpfs: Option<u64>,
+    #[command(flatten)]
+    network: NetworkFlags,
 }
 
 #[derive(Debug, Default, PartialEq, Args)]
@@ -170,6 +172,7 @@ pub(crate) async fn run(args: ComposeArgs, context: &Context) -> Outcome {
         Verb::Join { handle, id, role } => {
             let id = usage(parse::any(&id))?;
             let flags = RoleFlags {
+                network: role.network,
                 target: role.root.then(|| "/".to_owned()).or(role.target),
                 read_only: role.read_only,
                 sub_path: role.sub_path,

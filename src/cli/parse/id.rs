@@ -23,6 +23,7 @@ impl Names {
             let memory = matches!(location.backing, Backing::Tmpfs { .. });
             names.add(&location.name, &location.kinds, memory);
         }
+        names.add("node", &[Kind::Network, Kind::Log], false);
         names
     }
 
@@ -32,6 +33,7 @@ impl Names {
         for location in locations {
             names.add(&location.name, &location.kinds, location.backing == "tmpfs");
         }
+        names.add("node", &[Kind::Network, Kind::Log], false);
         names
     }
 
@@ -120,10 +122,9 @@ mod tests {
                 .unwrap_err()
                 .contains("not of kind image")
         );
-        assert!(
-            id(Kind::Network, "net")
-                .unwrap_err()
-                .contains("give the whole id")
+        assert_eq!(
+            id(Kind::Network, "net"),
+            Ok("network://node/net".to_owned())
         );
         assert!(id(Kind::Image, "../x").is_err());
         assert!(any("busybox").is_err());

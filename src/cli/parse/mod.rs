@@ -4,6 +4,7 @@ mod env;
 mod id;
 mod metadata;
 mod mount;
+mod network;
 mod signal;
 mod time;
 
@@ -11,6 +12,7 @@ pub(crate) use env::{env_entry, env_file};
 pub(crate) use id::{Names, any};
 pub(crate) use metadata::{MetadataArgs, entry, patch_entry};
 pub(crate) use mount::{MountArg, mount, tmpfs, volume};
+pub(crate) use network::{NetworkFlags, egress, publish};
 pub(crate) use signal::{signal, signal_name};
 pub(crate) use time::{duration, moment};
 

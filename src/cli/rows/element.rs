@@ -1,6 +1,6 @@
 //! An element as a row.
 
-use portlayer::element::{Descriptor, ElementId, Metadata};
+use portlayer::element::{Body, Descriptor, ElementId, LogBody, Metadata, NetworkBody};
 use portlayer::time::Timestamp;
 use serde::Serialize;
 
@@ -57,7 +57,14 @@ impl Row for ElementRow {
             element.revision.to_string().into(),
             element.created.to_string().into(),
             metadata(&element.ro),
-            metadata(&element.rw),
+            match &element.body {
+                // What they are is in their settings.
+                Body::Network(NetworkBody { settings }) | Body::Log(LogBody { settings }) => {
+                    let pairs = settings.iter().map(|(key, value)| format!("{key}={value}"));
+                    pairs.collect::<Vec<_>>().join(" ").into_bytes()
+                }
+                _ => metadata(&element.rw),
+            },
         ]
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use portlayer::compose::{BindHow, JoinHow};
 use portlayer::element::{ElementId, ImageSpec, Kind, NewElement, Spec, VolumeSpec};
+use portlayer::network::NetworkUse;
 use portlayer::task::ExitRecord;
 use portlayer_client::Client;
 
@@ -17,7 +18,7 @@ use crate::cli::element::pull::{self, CredentialFlags};
 use crate::cli::exit_code;
 use crate::cli::failure::{Exit, Failure, OWN_FAILURE, Outcome};
 use crate::cli::output::{self, Reporter};
-use crate::cli::parse::{self, MountArg, Names};
+use crate::cli::parse::{self, MountArg, Names, NetworkFlags};
 use crate::cli::source;
 use crate::cli::task_flags::{ExecutorFlags, TaskFlags};
 use crate::cli::terminal::DetachKeys;
@@ -57,7 +58,7 @@ pub(crate) struct RunArgs {
     /// Read-only root
     #[arg(long, help_heading = "Executor")]
     read_only: bool,
-    /// Network: host, none or an id
+    /// Network: host, none, or the name or id of another
     #[arg(
         long,
         visible_alias = "net",
@@ -81,6 +82,11 @@ pub(crate) struct RunArgs {
     /// With json: one line with the exit record on standard error at the end
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
+    #[command(flatten)]
+    asked: NetworkFlags,
+    /// A log its output goes to, by id or name; without it the node's files (repeat)
+    #[arg(long = "log", value_name = "LOG", help_heading = "Executor")]
+    logs: Vec<String>,
     #[command(flatten)]
     pull: CredentialFlags,
     #[command(flatten)]
@@ -137,6 +143,12 @@ async fn start_and_stay(
         None => usage(names.fresh(Kind::Executor, "run"))?,
     };
     let task = usage(names.of_kind(Kind::Task, executor.name()))?;
+    let network = network(args, &names)?;
+    let logs = args
+        .logs
+        .iter()
+        .map(|text| usage(names.of_kind(Kind::Log, text)));
+    let logs = logs.collect::<Result<Vec<_>, _>>()?;
     let image = image(args, client, context, &names, made).await?;
 
     let new = NewElement::new(task.clone(), Spec::Task(Box::new(spec)));
@@ -159,12 +171,11 @@ async fn start_and_stay(
     for (id, how) in mounts {
         handle = client.join(handle, &id, how).await?;
     }
-    if let Some(network) = &args.network {
-        let id = match network.as_str() {
-            name if name.contains("://") => usage(names.of_kind(Kind::Network, name))?,
-            name => usage(parse::any(&format!("network://node/{name}")))?,
-        };
-        handle = client.join(handle, &id, JoinHow::network()).await?;
+    if let Some((id, wanted)) = network {
+        handle = client.join(handle, &id, JoinHow::Network(wanted)).await?;
+    }
+    for id in logs {
+        handle = client.join(handle, &id, JoinHow::Log).await?;
     }
     handle = client.join(handle, &task, JoinHow::Task).await?;
     handle = client.bind(handle, None, BindHow::Plain).await?;
@@ -190,6 +201,18 @@ async fn start_and_stay(
             output::note(&format!("left {executor} running"));
             Ok(Ran::Left)
         }
+    }
+}
+
+/// The network and what is asked of it.
+fn network(args: &RunArgs, names: &Names) -> Result<Option<(ElementId, NetworkUse)>, Failure> {
+    let wanted = usage(args.asked.wanted())?;
+    match &args.network {
+        Some(text) => Ok(Some((usage(names.of_kind(Kind::Network, text))?, wanted))),
+        None if args.asked.is_empty() => Ok(None),
+        None => Err(Failure::usage(
+            "--egress, --no-egress, --publish and --dns need --network",
+        )),
     }
 }
 

@@ -14,6 +14,7 @@ impl Wire for NetworkUse {
                 rules: all_into(rules),
             }),
             ports: all_into(self.ports),
+            dns: self.dns.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -22,6 +23,7 @@ impl Wire for NetworkUse {
         Ok(NetworkUse {
             egress: egress.transpose()?,
             ports: all("ports", message.ports)?,
+            dns: dns(message.dns)?,
         })
     }
 }
@@ -66,6 +68,7 @@ impl Wire for PortMapping {
             port: self.port.into(),
             protocol: name_of(self.protocol),
             host_port: self.host_port.map(u32::from),
+            host_address: self.host_address.map(|address| address.to_string()),
         }
     }
 
@@ -75,6 +78,7 @@ impl Wire for PortMapping {
             port: small("port", message.port)?,
             protocol: named("protocol", &message.protocol)?,
             host_port: host_port.transpose()?,
+            host_address: address("host_address", message.host_address)?,
         })
     }
 }
@@ -87,6 +91,7 @@ impl Wire for NetworkLease {
             port: port.port,
             protocol: port.protocol,
             host_port: Some(port.host_port),
+            host_address: port.host_address,
         });
         v1::NetworkLease {
             network: self.network.to_string(),
@@ -104,6 +109,7 @@ impl Wire for NetworkLease {
                 protocol: port.protocol,
                 port: port.port,
                 host_port: port.host_port.ok_or_else(|| missing("ports.host_port"))?,
+                host_address: port.host_address,
             });
         }
         Ok(NetworkLease {
@@ -114,6 +120,14 @@ impl Wire for NetworkLease {
             ports,
         })
     }
+}
+
+fn dns(texts: Vec<String>) -> Result<Vec<std::net::IpAddr>, WireError> {
+    let read = texts.into_iter().enumerate().map(|(at, text)| {
+        let field = format!("dns[{at}]");
+        address(&field, Some(text)).and_then(|read| read.ok_or_else(|| missing(&field)))
+    });
+    read.collect()
 }
 
 fn address<T: std::str::FromStr>(

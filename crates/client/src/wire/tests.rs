@@ -149,10 +149,12 @@ fn network_use() -> NetworkUse {
         port: 80,
         protocol: Transport::Udp,
         host_port: Some(8080),
+        host_address: Some("192.0.2.1".parse().unwrap()),
     };
     NetworkUse {
         egress: Some(vec![rule, EgressRule::default()]),
         ports: vec![mapping],
+        dns: vec!["192.0.2.53".parse().unwrap()],
     }
 }
 
@@ -166,6 +168,7 @@ fn lease() -> NetworkLease {
             protocol: Transport::Tcp,
             port: 80,
             host_port: 40_000,
+            host_address: Some("2001:db8::1".parse().unwrap()),
         }],
     }
 }

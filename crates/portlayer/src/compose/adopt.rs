@@ -16,7 +16,7 @@ use super::steps::{Failed, Start};
 use super::validate::{Facts, Resolved, validate};
 use super::{ComposeError, JoinHow, Role, Run, StepError};
 use crate::Operation;
-use crate::element::{ElementId, ExecutorBody, Record};
+use crate::element::{ElementId, ExecutorBody, Kind, Record};
 use crate::runtime::{ContainerId, ProcessId, ProcessState, Scope};
 use crate::task::{ExitReason, ExitRecord};
 use crate::time::{Moment, Timestamp};
@@ -133,7 +133,7 @@ impl Driver {
         }
         let mut records = BTreeMap::new();
         for (id, joined) in &draft.wanted.joined {
-            if let (Role::Part(_), true) = (&joined.role, joined.bound) {
+            if let (Role::Part(_), true) = (&joined.role, joined.bound || id.kind() == Kind::Log) {
                 let record = super::draft::Lookup::record(self.node.as_ref(), id);
                 records.insert(id.clone(), record.map_err(ComposeError::from)?);
             }
@@ -142,7 +142,7 @@ impl Driver {
             executor: &self.executor,
             spec: &body.spec,
             records: &records,
-            networks: &self.node.networks,
+            networks: &self.node.networks_of(&draft.wanted),
         };
         validate(&facts, &draft)
     }

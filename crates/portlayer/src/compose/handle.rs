@@ -83,7 +83,7 @@ pub enum JoinHow {
     Task,
     /// A network, and what the executor asks of it.
     Network(NetworkUse),
-    /// A log destination; the first joined is the default of tasks that name none.
+    /// A log destination; streams that name none go to every bound one.
     Log,
 }
 

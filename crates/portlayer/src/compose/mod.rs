@@ -20,6 +20,7 @@ mod live;
 mod network;
 mod node;
 mod oci;
+mod output;
 mod patience;
 mod prepare;
 mod record;
@@ -39,6 +40,7 @@ pub use interact::{Attached, Interrupt, Interrupted, TaskError};
 pub use result::{CommitResult, ElementResult, RunId};
 pub use security::Security;
 
+pub(crate) use fields::check_absolute;
 pub(crate) use intent::Intent;
 #[cfg(test)]
 pub(crate) use intent::Rest;

@@ -38,7 +38,7 @@ pub(crate) struct Node {
     pub(crate) live_attach: bool,
     /// Which locations cannot be used.
     pub(crate) health: Health,
-    /// Bridge networks, by id.
+    /// Configured bridge networks, by id.
     pub(crate) networks: BTreeMap<ElementId, NetworkSpec>,
     locations: BTreeMap<String, Location>,
     /// Containers of which something was left behind when we opened: their names are not used again.

@@ -8,7 +8,7 @@ use super::draft::{Draft, Lookup, fold};
 use super::node::Node;
 use super::validate::{Facts, Resolved, validate};
 use super::{CommitError, ComposeError, Composition, Handle, Op, Role};
-use crate::element::{Body, ElementId, ExecutorBody, Record};
+use crate::element::{Body, ElementId, ExecutorBody, Kind, Record};
 use crate::error::ReadError;
 use crate::ledger::LedgerError;
 use crate::network::NetworkLease;
@@ -78,7 +78,7 @@ impl Node {
         self.check_stale(handle, committed, &draft)?;
         let mut records = BTreeMap::new();
         for (id, joined) in &draft.wanted.joined {
-            if let (Role::Part(_), true) = (&joined.role, joined.bound) {
+            if let (Role::Part(_), true) = (&joined.role, joined.bound || id.kind() == Kind::Log) {
                 records.insert(id.clone(), self.record(id).map_err(ComposeError::from)?);
             }
         }
@@ -86,7 +86,7 @@ impl Node {
             executor,
             spec: &body.spec,
             records: &records,
-            networks: &self.networks,
+            networks: &self.networks_of(&draft.wanted),
         };
         let resolved = validate(&facts, &draft)?;
         self.check_users(executor, &resolved)?;

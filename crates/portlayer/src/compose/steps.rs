@@ -314,6 +314,8 @@ impl Steps<'_> {
             run: start.run,
             process: oci::process(task, &self.resolved.spec.isolation, &self.node.host),
             user_text: task.user.clone(),
+            sinks: task.outputs.sinks.clone(),
+            redact: task.outputs.redact.clone(),
             stdin: task.interaction.stdin,
             stdout: output(&task.stdout),
             stderr: stderr(task),

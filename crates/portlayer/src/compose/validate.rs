@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::draft::Draft;
 use super::fields as roles;
+use super::output::Outputs;
 use super::{CommitError, Composition, JoinHow, Joined, Role, TaskBind};
 use crate::element::fields::{self, FieldError};
 use crate::element::{Body, ElementId, Record, StoreKeys, builtin};
@@ -100,6 +101,8 @@ pub(crate) struct EffectiveTask {
     pub(crate) stdout: LogChoice,
     /// Standard error.
     pub(crate) stderr: LogChoice,
+    /// The logs they go to.
+    pub(crate) outputs: Outputs,
     /// Limits of the process.
     pub(crate) rlimits: Vec<Rlimit>,
     /// Deadline in milliseconds.
@@ -311,7 +314,7 @@ fn network(
             builtin::HOST_NETWORK => true,
             builtin::NO_NETWORK => false,
             _ if !joined.bound => continue,
-            _ => return Err(facts.unresolved(id, "a network this node is configured with")),
+            _ => return Err(facts.unresolved(id, "a network this node has")),
         };
         // Nothing would hold to them.
         if asked.egress.is_some() {
@@ -319,6 +322,9 @@ fn network(
         }
         if !asked.ports.is_empty() {
             return refuse("ports", "only a bridge network publishes ports");
+        }
+        if !asked.dns.is_empty() {
+            return refuse("dns", "only a bridge network has resolvers");
         }
         if joined.bound {
             return Ok((host, None));
@@ -328,7 +334,7 @@ fn network(
 }
 
 impl Facts<'_> {
-    fn record(&self, id: &ElementId) -> Result<&Record, CommitError> {
+    pub(super) fn record(&self, id: &ElementId) -> Result<&Record, CommitError> {
         self.records
             .get(id)
             .ok_or_else(|| self.unresolved(id, "to exist"))
@@ -343,7 +349,11 @@ impl Facts<'_> {
         }
     }
 
-    fn unresolved(&self, element: &ElementId, requirement: impl Into<String>) -> CommitError {
+    pub(super) fn unresolved(
+        &self,
+        element: &ElementId,
+        requirement: impl Into<String>,
+    ) -> CommitError {
         CommitError::UnresolvedRequirement {
             executor: self.executor.clone(),
             element: element.clone(),
@@ -352,11 +362,11 @@ impl Facts<'_> {
     }
 }
 
-struct Task<'a> {
-    facts: &'a Facts<'a>,
-    wanted: &'a Composition,
-    id: &'a ElementId,
-    spec: &'a TaskSpec,
+pub(super) struct Task<'a> {
+    pub(super) facts: &'a Facts<'a>,
+    pub(super) wanted: &'a Composition,
+    pub(super) id: &'a ElementId,
+    pub(super) spec: &'a TaskSpec,
     owner: &'a Option<ElementId>,
     bind: &'a TaskBind,
     defaults: &'a ImageDefaults,
@@ -394,6 +404,15 @@ impl Task<'_> {
             },
         };
         let stop = bind.stop.as_ref().unwrap_or(&spec.stop);
+        let mut outputs = Outputs::default();
+        let stdout = bind.stdout.as_ref().unwrap_or(&spec.stdout);
+        let stdout = self.stream("stdout", stdout, &mut outputs)?;
+        let stderr = bind.stderr.as_ref().unwrap_or(&spec.stderr);
+        let stderr = match spec.terminal {
+            // Everything comes as standard output.
+            true => stderr.clone(),
+            false => self.stream("stderr", stderr, &mut outputs)?,
+        };
         let mut env = defaults.env.clone();
         env.extend(spec.env.iter().cloned());
         Ok(EffectiveTask {
@@ -410,8 +429,9 @@ impl Task<'_> {
             extra_gids: spec.extra_gids.clone(),
             terminal: spec.terminal,
             interaction: spec.interaction,
-            stdout: self.log("stdout", bind.stdout.as_ref().unwrap_or(&spec.stdout))?,
-            stderr: self.log("stderr", bind.stderr.as_ref().unwrap_or(&spec.stderr))?,
+            stdout,
+            stderr,
+            outputs,
             rlimits: spec.rlimits.clone(),
             deadline_ms: bind.deadline_ms.or(spec.deadline_ms),
             stop_signal: stop.signal.or(defaults.stop_signal).unwrap_or(15),
@@ -454,18 +474,6 @@ impl Task<'_> {
             (base, "/") => base.to_owned(),
             (base, path) => format!("{base}{path}"),
         })
-    }
-
-    fn log(&self, field: &str, choice: &LogChoice) -> Result<LogChoice, CommitError> {
-        let Some(sink) = &choice.sink else {
-            return Ok(choice.clone());
-        };
-        match self.wanted.joined.contains_key(sink) {
-            true => Ok(choice.clone()),
-            false => Err(self
-                .facts
-                .unresolved(self.id, format!("{sink} to be joined ({field}.sink)"))),
-        }
     }
 
     fn refuse(&self, field: &str, rule: &str) -> CommitError {

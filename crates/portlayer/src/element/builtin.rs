@@ -1,6 +1,7 @@
 //! The elements every node has: the empty image, the host's networks and the file log.
 //!
-//! They live in two read-only locations that no configuration can take: `builtin` and `node`.
+//! They live in two locations that no configuration can take: `builtin`, and `node`, where callers make networks and logs of
+//! their own beside them.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use super::{Body, ElementId, ImageBody, Kind, LogBody, Metadata, NetworkBody, Re
 use crate::PortLayer;
 use crate::event::Change;
 use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb};
-use crate::network::{EgressDefault, NetworkSpec};
+use crate::network::NetworkSpec;
 use crate::store::{Location, Policy};
 use crate::time::Timestamp;
 
@@ -18,27 +19,35 @@ pub(crate) const SCRATCH: &str = "image://builtin/scratch";
 pub(crate) const NO_NETWORK: &str = "network://node/none";
 /// The host's own network name space.
 pub(crate) const HOST_NETWORK: &str = "network://node/host";
-const FILE_LOG: &str = "log://node/file";
+/// The node's bounded files.
+pub(crate) const FILE_LOG: &str = "log://node/file";
 
-const LOCATIONS: [&str; 2] = ["builtin", "node"];
+/// The location of networks and logs.
+pub(crate) const NODE: &str = "node";
 
 /// The locations of the built-in elements.
 pub(crate) fn locations() -> Vec<Location> {
-    let location = |name: &str, kinds: &[Kind]| Location {
+    let location = |name: &str, kinds: &[Kind], policy| Location {
         name: name.to_owned(),
         kinds: kinds.to_vec(),
-        policy: Policy::ReadOnly,
+        policy,
         store: None,
     };
     vec![
-        location("builtin", &[Kind::Image]),
-        location("node", &[Kind::Network, Kind::Log]),
+        location("builtin", &[Kind::Image], Policy::ReadOnly),
+        location(NODE, &[Kind::Network, Kind::Log], Policy::ReadWrite),
     ]
 }
 
-/// Whether the id is in a location only we fill.
+/// Whether every node has it from us.
 pub(crate) fn is_built_in(id: &ElementId) -> bool {
-    LOCATIONS.contains(&id.location())
+    id.location() == "builtin" || matches!(id.as_str(), NO_NETWORK | HOST_NETWORK | FILE_LOG)
+}
+
+/// The id of the network that is only a loopback.
+pub(crate) fn no_network() -> ElementId {
+    let id = NO_NETWORK.parse();
+    id.expect("the ids of built-in elements are well-formed")
 }
 
 /// Whether this is the empty image: as a parent it stands for nothing, its children start from an empty tree.
@@ -73,42 +82,34 @@ fn fresh(id: &ElementId, body: Body, now: Timestamp) -> Record {
     }
 }
 
-/// How a network is configured, for those who read the element.
+/// The setting by which an element says that the node's configuration made it; callers cannot give it.
+const ORIGIN: &str = "origin";
+const CONFIGURATION: &str = "configuration";
+
+/// How a configured network is, for those who read the element.
 fn settings(network: &NetworkSpec) -> BTreeMap<String, String> {
-    let list = |values: Vec<String>| (!values.is_empty()).then(|| values.join(" "));
-    let all = [
-        ("subnet4", network.subnet4.map(|subnet| subnet.to_string())),
-        ("subnet6", network.subnet6.map(|subnet| subnet.to_string())),
-        (
-            "dns",
-            list(network.dns.iter().map(ToString::to_string).collect()),
-        ),
-        ("mtu", Some(network.mtu.to_string())),
-        (
-            "egress",
-            Some(
-                if network.egress == EgressDefault::Allow {
-                    "allow"
-                } else {
-                    "deny"
-                }
-                .to_owned(),
-            ),
-        ),
-        (
-            "never",
-            list(network.never.iter().map(ToString::to_string).collect()),
-        ),
-        (
-            "ports",
-            Some(format!("{}-{}", network.ports.first, network.ports.last)),
-        ),
-        ("neighbours", Some(network.neighbours.to_string())),
-        ("masquerade", Some(network.masquerade.to_string())),
-    ];
-    all.into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect()
+    let origin = (ORIGIN.to_owned(), CONFIGURATION.to_owned());
+    network.settings().into_iter().chain([origin]).collect()
+}
+
+/// Whether the configuration made it: then it alone changes and removes it.
+pub(crate) fn is_configured(record: &Record) -> bool {
+    match &record.body {
+        Body::Network(body) => body
+            .settings
+            .get(ORIGIN)
+            .is_some_and(|by| by == CONFIGURATION),
+        _ => false,
+    }
+}
+
+/// A network that a caller made, as it is to be. `None` for built-in, configured and other elements.
+pub(crate) fn made_network(record: &Record) -> Option<NetworkSpec> {
+    let Body::Network(body) = &record.body else {
+        return None;
+    };
+    // Neither built-in nor configured ones read back: the former have no subnet, the latter one setting more.
+    NetworkSpec::of_settings(record.id.name(), &body.settings).ok()
 }
 
 impl PortLayer {
@@ -128,6 +129,7 @@ impl PortLayer {
                 let id = &record.id;
                 let built_in = matches!(id.as_str(), NO_NETWORK | HOST_NETWORK);
                 if built_in
+                    || !is_configured(&record)
                     || networks.contains_key(id)
                     || !txn.linked(Index::References, id)?.is_empty()
                 {

@@ -232,9 +232,9 @@ pub enum Spec {
     Task(Box<TaskSpec>),
     /// An executor.
     Executor(Box<ExecutorSpec>),
-    /// A configured network. Only built-in ones exist until the network issue lands.
+    /// A bridge network, as [`NetworkSpec::settings`](crate::network::NetworkSpec::settings) writes it.
     Network(BTreeMap<String, String>),
-    /// A log destination. Only built-in ones exist until the logging issue lands.
+    /// A log destination, as [`LogSpec::of_settings`](crate::log::LogSpec::of_settings) reads it.
     Log(BTreeMap<String, String>),
 }
 

@@ -397,6 +397,7 @@ impl Classify for RuntimeError {
             }
             RuntimeErrorKind::UnknownUser => class(ErrorKind::FailedPrecondition, "unknown_user"),
             RuntimeErrorKind::Firewall => class(ErrorKind::Internal, "firewall"),
+            RuntimeErrorKind::LogUnavailable => class(ErrorKind::Unavailable, "log_unavailable"),
             RuntimeErrorKind::PortInUse { .. } => {
                 class(ErrorKind::FailedPrecondition, "port_in_use")
             }

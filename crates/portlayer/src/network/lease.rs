@@ -33,6 +33,8 @@ pub struct Published {
     pub port: u16,
     /// Port of the host.
     pub host_port: u16,
+    /// Address of the host; `None` = all of them.
+    pub host_address: Option<IpAddr>,
 }
 
 /// Why there is no lease.
@@ -141,6 +143,7 @@ pub(crate) fn take(
             protocol: mapping.protocol,
             port: mapping.port,
             host_port,
+            host_address: mapping.host_address,
         });
     }
     Ok(NetworkLease {

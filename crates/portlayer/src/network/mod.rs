@@ -18,6 +18,8 @@ pub(crate) use lease::{LeaseError, release, take};
 pub use lease::{NetworkLease, Published};
 pub use spec::{EgressDefault, NetworkSpec, SpecError, check_all};
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// What an executor asks of a network when it joins it.
@@ -28,6 +30,8 @@ pub struct NetworkUse {
     pub egress: Option<Vec<EgressRule>>,
     /// Ports of it that the host publishes.
     pub ports: Vec<PortMapping>,
+    /// Its resolvers, which it may ask without a rule; none = those of the network.
+    pub dns: Vec<IpAddr>,
 }
 
 /// A port of an executor that the host publishes on its own addresses.
@@ -42,6 +46,9 @@ pub struct PortMapping {
     /// Port of the host; `None` = one of those the network has for this.
     #[serde(default)]
     pub host_port: Option<u16>,
+    /// Address of the host; `None` = all of them. Not a loopback address: what comes from there is not forwarded.
+    #[serde(default)]
+    pub host_address: Option<IpAddr>,
 }
 
 /// Protocols with ports.
@@ -70,12 +77,26 @@ impl Transport {
 /// The most ports one executor publishes.
 const MAX_MAPPINGS: usize = 1000;
 
+/// The most resolvers: programs look at no more (resolv.conf(5)).
+const MAX_DNS: usize = 3;
+
 /// Checks what can be checked without knowing the network.
 pub fn check_use(wanted: &NetworkUse) -> Result<(), RuleError> {
     if let Some(rules) = &wanted.egress {
         compile("egress", rules)?;
     }
     let refuse = |field: String, rule| Err(RuleError { field, rule });
+    if wanted.dns.len() > MAX_DNS {
+        return refuse("dns".to_owned(), "at most 3: resolvers look at no more");
+    }
+    for (at, server) in wanted.dns.iter().enumerate() {
+        if server.is_loopback() || server.is_unspecified() || server.is_multicast() {
+            return refuse(
+                format!("dns[{at}]"),
+                "an address another host has is needed",
+            );
+        }
+    }
     if wanted.ports.len() > MAX_MAPPINGS {
         return refuse("ports".to_owned(), "at most 1000 ports");
     }
@@ -85,6 +106,17 @@ pub fn check_use(wanted: &NetworkUse) -> Result<(), RuleError> {
         }
         if mapping.host_port == Some(0) {
             return refuse(format!("ports[{at}].host_port"), "a port is 1 to 65535");
+        }
+        match mapping.host_address {
+            Some(address) if address.is_loopback() => {
+                let rule = "what comes from a loopback address is not forwarded: leave it out or give an address of the host";
+                return refuse(format!("ports[{at}].host_address"), rule);
+            }
+            Some(address) if address.is_unspecified() || address.is_multicast() => {
+                let rule = "not an address a host has; leave it out for all of them";
+                return refuse(format!("ports[{at}].host_address"), rule);
+            }
+            _ => {}
         }
         let mut before = wanted.ports[..at].iter();
         if before.any(|other| {
@@ -107,13 +139,14 @@ mod tests {
             port,
             protocol,
             host_port,
+            host_address: None,
         }
     }
 
     fn refused(ports: Vec<PortMapping>) -> String {
         check_use(&NetworkUse {
-            egress: None,
             ports,
+            ..NetworkUse::default()
         })
         .unwrap_err()
         .field
@@ -129,15 +162,21 @@ mod tests {
         );
         let twice = vec![mapping(80, Tcp, Some(8080)), mapping(81, Tcp, Some(8080))];
         assert_eq!(refused(twice), "ports[1].host_port");
+        let at = |address: &str| PortMapping {
+            host_address: Some(address.parse().unwrap()),
+            ..mapping(80, Tcp, Some(80))
+        };
+        assert_eq!(refused(vec![at("127.0.0.1")]), "ports[0].host_address");
+        assert_eq!(refused(vec![at("::")]), "ports[0].host_address");
         let fine = vec![
-            mapping(80, Tcp, Some(80)),
+            at("192.0.2.1"),
             mapping(80, Udp, Some(80)),
             mapping(80, Tcp, None),
         ];
         assert_eq!(
             check_use(&NetworkUse {
-                egress: None,
-                ports: fine
+                ports: fine,
+                ..NetworkUse::default()
             }),
             Ok(())
         );

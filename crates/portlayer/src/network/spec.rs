@@ -1,6 +1,8 @@
 //! The networks of a node, as its owner configures them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -72,6 +74,91 @@ impl NetworkSpec {
             neighbours: false,
             masquerade: true,
         }
+    }
+
+    /// Reads a network as [`settings`](Self::settings) writes it; what is left out has its default. Checked by itself,
+    /// not against other networks. Error: the setting and the rule it breaks.
+    pub fn of_settings(name: &str, settings: &BTreeMap<String, String>) -> Result<Self, SpecError> {
+        let mut spec = NetworkSpec::new(name, None, None);
+        for (key, value) in settings {
+            let refuse = |rule: &str| SpecError {
+                field: key.clone(),
+                rule: rule.to_owned(),
+            };
+            match key.as_str() {
+                "subnet4" => spec.subnet4 = Some(value.parse().map_err(refuse)?),
+                "subnet6" => spec.subnet6 = Some(value.parse().map_err(refuse)?),
+                "dns" => {
+                    let read = |text: &str| text.parse().map_err(|_| refuse("not an IP address"));
+                    spec.dns = words(value).map(read).collect::<Result<_, _>>()?;
+                }
+                "mtu" => spec.mtu = value.parse().map_err(|_| refuse("not a number of bytes"))?,
+                "egress" => {
+                    spec.egress = match value.as_str() {
+                        "deny" => EgressDefault::Deny,
+                        "allow" => EgressDefault::Allow,
+                        _ => return Err(refuse("deny or allow")),
+                    }
+                }
+                "never" => {
+                    let ranges = words(value).map(|text| Range::parse(text).map_err(refuse));
+                    spec.never = ranges.collect::<Result<_, _>>()?;
+                }
+                "ports" => spec.ports = Ports::from_str(value).map_err(refuse)?,
+                "neighbours" => spec.neighbours = switch(value).ok_or_else(|| refuse(SWITCH))?,
+                "masquerade" => spec.masquerade = switch(value).ok_or_else(|| refuse(SWITCH))?,
+                _ => {
+                    return Err(refuse(
+                        "no such setting: subnet4, subnet6, dns, mtu, egress, never, ports, neighbours, masquerade",
+                    ));
+                }
+            }
+        }
+        spec.check().map_err(|(field, rule)| SpecError {
+            field: field.to_owned(),
+            rule,
+        })?;
+        Ok(spec)
+    }
+
+    /// As settings by name, for the element.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        fn list<T: ToString>(values: &[T]) -> Option<String> {
+            let words: Vec<_> = values.iter().map(T::to_string).collect();
+            (!words.is_empty()).then(|| words.join(" "))
+        }
+        let egress = match self.egress {
+            EgressDefault::Allow => "allow",
+            EgressDefault::Deny => "deny",
+        };
+        let ports = format!("{}-{}", self.ports.first, self.ports.last);
+        let all = [
+            ("subnet4", self.subnet4.map(|subnet| subnet.to_string())),
+            ("subnet6", self.subnet6.map(|subnet| subnet.to_string())),
+            ("dns", list(&self.dns)),
+            ("mtu", Some(self.mtu.to_string())),
+            ("egress", Some(egress.to_owned())),
+            ("never", list(&self.never)),
+            ("ports", Some(ports)),
+            ("neighbours", Some(self.neighbours.to_string())),
+            ("masquerade", Some(self.masquerade.to_string())),
+        ];
+        let said = all.into_iter();
+        said.filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect()
+    }
+
+    /// The setting in which the addresses of another network overlap with this one's.
+    pub fn overlap(&self, other: &NetworkSpec) -> Option<&'static str> {
+        let pairs = [
+            ("subnet4", self.subnet4.zip(other.subnet4)),
+            ("subnet6", self.subnet6.zip(other.subnet6)),
+        ];
+        let meets = |(field, pair): (&'static str, Option<(Subnet, Subnet)>)| {
+            let (a, b) = pair?;
+            a.range().overlaps(&b.range()).then_some(field)
+        };
+        pairs.into_iter().find_map(meets)
     }
 
     /// The element. `None` when the name is not one an id can hold.
@@ -161,6 +248,17 @@ impl NetworkSpec {
     }
 }
 
+const SWITCH: &str = "true or false";
+
+fn switch(text: &str) -> Option<bool> {
+    text.parse().ok()
+}
+
+/// Lists are written with spaces, and with commas by people.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([' ', ',']).filter(|word| !word.is_empty())
+}
+
 /// Checks all networks of a node. Error: the first rule that is broken, with the field's path.
 pub fn check_all(networks: &[NetworkSpec]) -> Result<(), SpecError> {
     for (at, network) in networks.iter().enumerate() {
@@ -175,17 +273,9 @@ pub fn check_all(networks: &[NetworkSpec]) -> Result<(), SpecError> {
             if other.name == network.name {
                 return Err(refuse("name", format!("{:?} is there twice", network.name)));
             }
-            let pairs = [
-                ("subnet4", network.subnet4.zip(other.subnet4)),
-                ("subnet6", network.subnet6.zip(other.subnet6)),
-            ];
-            for (field, pair) in pairs {
-                if pair.is_some_and(|(a, b)| a.range().overlaps(&b.range())) {
-                    return Err(refuse(
-                        field,
-                        format!("overlaps with that of {:?}", other.name),
-                    ));
-                }
+            if let Some(field) = network.overlap(other) {
+                let rule = format!("overlaps with that of {:?}", other.name);
+                return Err(refuse(field, rule));
             }
         }
     }
@@ -257,6 +347,34 @@ mod tests {
             check_all(&[one, network("b", Some("10.1.0.0/16"), Some("fd01::/64"))]),
             Ok(())
         );
+    }
+
+    #[test]
+    fn settings_read_back_and_what_is_wrong_is_named() {
+        let mut spec = network("lan", Some("10.9.0.0/24"), Some("fd09::/64"));
+        spec.dns = vec!["192.0.2.53".parse().unwrap(), "fd00::53".parse().unwrap()];
+        spec.never = vec![Range::parse("10.0.0.0/8").unwrap()];
+        spec.neighbours = true;
+        assert_eq!(NetworkSpec::of_settings("lan", &spec.settings()), Ok(spec));
+        for (key, value) in [
+            ("subnet4", "10.9.0.0"),
+            ("subnet4", "127.0.0.0/24"),
+            ("dns", "resolver"),
+            ("mtu", "1"),
+            ("egress", "open"),
+            ("never", "x"),
+            ("ports", "0"),
+            ("neighbours", "yes"),
+            ("vlan", "3"),
+        ] {
+            let subnet = ("subnet4".to_owned(), "10.9.0.0/24".to_owned());
+            let mut settings = BTreeMap::from([subnet]);
+            settings.insert(key.to_owned(), value.to_owned());
+            let refused = NetworkSpec::of_settings("lan", &settings).unwrap_err();
+            assert_eq!(refused.field, key);
+        }
+        let none = NetworkSpec::of_settings("lan", &BTreeMap::new()).unwrap_err();
+        assert_eq!(none.field, "subnet4");
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub enum RuntimeErrorKind {
     /// The rules of an executor's network cannot be loaded: nothing of it may run.
     #[error("the firewall refused the rules")]
     Firewall,
+    /// A log that is required cannot be reached, or the node's owner does not allow it.
+    #[error("the log cannot be reached")]
+    LogUnavailable,
     /// A program of the host listens on a port that is to be published.
     #[error("port {port} of the host is in use")]
     PortInUse {

@@ -41,10 +41,11 @@ pub use log::{LogChunk, LogFigures, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};
 pub use plan::{
     BridgePlan, ContainerPlan, DiskPlan, IdRange, MountPlan, NetworkPlan, OutputPlan, ProcessPlan,
-    RootPlan,
+    RootPlan, SinkPlan,
 };
 
 use crate::element::ElementId;
+use crate::log::LogSpec;
 
 /// What is fed to the standard input of a process.
 pub type InputStream = Pin<Box<dyn AsyncRead + Send>>;
@@ -158,6 +159,18 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Takes a container from its bridge. Idempotent. `delete_container` and `purge` do it too.
     async fn disconnect(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Removes the bridge of a network that no container is connected to. Idempotent.
+    async fn forget_network(&self, network: &ElementId) -> Result<(), RuntimeError> {
+        let _ = network;
+        Ok(())
+    }
+
+    /// Whether the node's owner allows what a log reaches outside of the node's own data. Error: the rule.
+    fn allows_log(&self, log: &LogSpec) -> Result<(), String> {
+        let _ = log;
+        Ok(())
+    }
 
     /// Makes the host's side of every bridge what it must be and nothing else: these containers are connected, with
     /// these rules, whatever was lost or left. After a start of the port layer.

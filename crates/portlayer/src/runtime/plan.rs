@@ -1,11 +1,15 @@
 //! What the port layer asks the engine to make.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerId, ProcessId};
 use crate::element::{ElementId, StoreKeys};
+use crate::log::LogSpec;
 use crate::network::{Allow, NetworkLease, NetworkSpec};
 use crate::store::{Access, MountSource};
+use crate::task::Secret;
 
 /// The root file system to prepare.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -124,6 +128,8 @@ pub struct BridgePlan {
     pub lease: NetworkLease,
     /// What may be reached; `None` = all that is not closed.
     pub egress: Option<Vec<Allow>>,
+    /// Resolvers, which it may ask without a rule.
+    pub dns: Vec<IpAddr>,
     /// Host name, for the hosts file.
     pub hostname: String,
 }
@@ -138,6 +144,21 @@ pub enum OutputPlan {
     BestEffort,
     /// The same, but the process is not created when the log cannot be opened.
     Required,
+}
+
+/// A log that output of a process goes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkPlan {
+    /// The log element.
+    pub log: ElementId,
+    /// What it is.
+    pub spec: LogSpec,
+    /// Standard output goes there.
+    pub stdout: bool,
+    /// Standard error goes there.
+    pub stderr: bool,
+    /// The process is not created when it cannot be reached.
+    pub required: bool,
 }
 
 /// One process to create.
@@ -156,6 +177,10 @@ pub struct ProcessPlan {
     pub process: oci_spec::runtime::Process,
     /// `name`, `uid`, `uid:gid`, `name:group`; empty = 0:0.
     pub user_text: String,
+    /// Logs its output goes to beside the node's files.
+    pub sinks: Vec<SinkPlan>,
+    /// Values that are replaced in its output before anything is stored; none = nothing is looked for.
+    pub redact: Vec<Secret>,
     /// Keep standard input open for attach.
     pub stdin: bool,
     /// Standard output.

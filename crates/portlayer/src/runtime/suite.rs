@@ -96,6 +96,8 @@ impl<'a> Bench<'a> {
             process,
             user_text: String::new(),
             stdin: script == Script::Copy,
+            sinks: Vec::new(),
+            redact: Vec::new(),
             stdout: OutputPlan::Required,
             stderr: OutputPlan::Required,
         }

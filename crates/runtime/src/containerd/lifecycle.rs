@@ -15,7 +15,7 @@ use portlayer::{
 };
 
 use super::{
-    Shared,
+    Shared, output,
     tracked::{Tracked, lock},
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     exits, lease, live, network,
     network::files::NameFile,
     options,
-    place::{ContainerPlace, ContainerRecord, ProcessPlace, ProcessRecord},
+    place::{ContainerPlace, ContainerRecord, Hidden, ProcessPlace, ProcessRecord},
     process::{self, Name},
     rlimits,
     root::{self, blocking, error_text},
@@ -258,6 +258,13 @@ fn open_streams(shared: &Shared, plan: &ProcessPlan) -> Result<Arc<Tracked>, Run
         stdin: plan.stdin,
         log_stdout: plan.stdout != OutputPlan::Discard,
         log_stderr: plan.stderr != OutputPlan::Discard,
+        sinks: output::usable(shared, plan)?,
+        redact: Hidden(
+            plan.redact
+                .iter()
+                .map(|secret| secret.value.clone())
+                .collect(),
+        ),
         oom_kills_before: usage.oom_kills,
     };
     let required = plan.stdout == OutputPlan::Required || plan.stderr == OutputPlan::Required;
@@ -267,6 +274,7 @@ fn open_streams(shared: &Shared, plan: &ProcessPlan) -> Result<Arc<Tracked>, Run
             let silent = ProcessRecord {
                 log_stdout: false,
                 log_stderr: false,
+                sinks: Vec::new(),
                 ..record
             };
             Tracked::create(shared, &plan.id, silent)

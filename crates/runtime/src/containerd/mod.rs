@@ -4,6 +4,7 @@ mod input;
 mod lifecycle;
 mod mounts;
 mod opened;
+mod output;
 mod tracked;
 
 use std::{
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use containerd_client::types::v1::{Process as EngineProcess, Status as EngineState};
 use portlayer::{
     element::ElementId,
+    log::LogSpec,
     runtime::{
         BridgePlan, ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer,
         IdRange, InputStream, Inside, LogFigures, LogQuery, LogReader, MountPlan, ProcessExit,
@@ -34,7 +36,7 @@ use crate::{
     host,
     idmap::Users,
     inside,
-    io::{Logs, Pump, reader},
+    io::{Forwarders, Logs, Pump, reader},
     lease, live,
     network::Networks,
     place::ContainerPlace,
@@ -63,7 +65,9 @@ pub(crate) struct Shared {
     layout: Layout,
     info: RuntimeInfo,
     init: PathBuf,
-    logs: Logs,
+    logs: Arc<Logs>,
+    forwarders: Forwarders,
+    log_destinations: Vec<String>,
     networks: Networks,
     pump: Pump,
     tracked: Mutex<HashMap<ProcessId, Arc<Tracked>>>,
@@ -192,10 +196,24 @@ impl Containerd {
 #[async_trait]
 impl Runtime for Containerd {
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
-        Ok(self.shared.info.clone())
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let mut info = shared.info.clone();
+            if !shared.networks.is_forwarding() {
+                let text = "the host does not forward (net.ipv4.ip_forward is 0): executors on bridge networks reach the host's bridges and nothing beyond";
+                info.warnings.push(text.to_owned());
+            }
+            Ok(info)
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), RuntimeError> {
+        if !self.shared.networks.are_in_force() {
+            let text = "somebody removed the rules of the networks and they cannot be loaded";
+            let (kind, object) = (RuntimeErrorKind::Firewall, "networks");
+            return Err(RuntimeError::new(kind, "check", object, text));
+        }
         probe::ping(&self.shared.client).await
     }
 
@@ -432,6 +450,19 @@ impl Runtime for Containerd {
         blocking(move || lifecycle::disconnect(&shared, &id)).await
     }
 
+    async fn forget_network(&self, network: &ElementId) -> Result<(), RuntimeError> {
+        let (shared, network) = (Arc::clone(&self.shared), network.clone());
+        blocking(move || {
+            let forgotten = shared.networks.forget(&network);
+            forgotten.map_err(|error| error.of("remove", network.as_str()))
+        })
+        .await
+    }
+
+    fn allows_log(&self, log: &LogSpec) -> Result<(), String> {
+        output::allows(&self.shared.log_destinations, log)
+    }
+
     async fn restore_networks(
         &self,
         connected: &[(ContainerId, BridgePlan)],
@@ -480,6 +511,7 @@ impl Runtime for Containerd {
     }
 
     async fn remove_logs(&self, executor: &ElementId) -> Result<(), RuntimeError> {
+        self.shared.forwarders.end(executor).await;
         let (shared, executor) = (Arc::clone(&self.shared), executor.clone());
         blocking(move || {
             shared

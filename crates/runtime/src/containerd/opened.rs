@@ -1,6 +1,7 @@
 //! How a [`Containerd`] is opened over an engine, and the ways it is ended or left.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use portlayer::runtime::RuntimeError;
 
@@ -11,10 +12,10 @@ use crate::{
     engine::{Engine, EngineError, Places},
     error::failed,
     init,
-    io::{Logs, Pump},
+    io::{Forwarders, Logs, Pump},
     network::Networks,
     probe,
-    root::blocking,
+    root::{blocking, error_text},
 };
 
 impl Containerd {
@@ -22,10 +23,20 @@ impl Containerd {
     /// something that is needed is missing; then containerd is ended again if this engine started it.
     pub async fn open(engine: Engine) -> Result<Containerd, RuntimeError> {
         match Containerd::shared(&engine).await {
-            Ok(shared) => Ok(Containerd {
-                shared: Arc::new(shared),
-                engine: Mutex::new(Some(engine)),
-            }),
+            Ok(shared) => {
+                let shared = Arc::new(shared);
+                tokio::spawn(look_after_networks(Arc::downgrade(&shared)));
+                let all = Arc::clone(&shared);
+                let resumed =
+                    blocking(move || all.forwarders.resume().map_err(failed("read", "logs")));
+                if let Err(error) = resumed.await {
+                    tracing::error!(%error, text = error.text, "stored output is not sent on");
+                }
+                Ok(Containerd {
+                    shared,
+                    engine: Mutex::new(Some(engine)),
+                })
+            }
             Err(error) => {
                 if let Err(left) = engine.give_up().await {
                     tracing::error!(error = %left, "ending an engine that cannot be used failed");
@@ -47,6 +58,8 @@ impl Containerd {
         let namespace = engine.config().network_namespace.as_deref();
         let networks = Networks::open(&places.directory, &places.namespace, namespace)
             .map_err(failed("write in", places.directory.display().to_string()))?;
+        let logs = Logs::new(places.directory.join("logs"), engine.config().logs);
+        let logs = Arc::new(logs);
         Ok(Shared {
             networks,
             client: engine.client(),
@@ -54,13 +67,24 @@ impl Containerd {
             layout: Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?,
             info,
             init,
-            logs: Logs::new(places.directory.join("logs"), engine.config().logs),
+            forwarders: Forwarders::new(Arc::clone(&logs)),
+            log_destinations: engine.config().log_destinations.clone(),
+            logs,
             pump: Pump::start().map_err(failed("start", "the thread that serves streams"))?,
             tracked: Mutex::default(),
             users: Arc::default(),
             losses: engine.losses(),
             places,
         })
+    }
+
+    /// The engine, to be ended: its networks go with it and must not come back.
+    async fn take_engine(&self) -> Option<Engine> {
+        let engine = lock(&self.engine).take();
+        let shared = Arc::clone(&self.shared);
+        // It fails only when the process ends.
+        let _ = tokio::task::spawn_blocking(move || shared.networks.let_go()).await;
+        engine
     }
 
     /// A client of the engine, for the stores.
@@ -75,7 +99,7 @@ impl Containerd {
 
     /// Kills every task, ends the engine and removes its directory with everything in it. Further calls find no engine. Idempotent.
     pub async fn stop(&self) -> Result<(), EngineError> {
-        let engine = lock(&self.engine).take();
+        let engine = self.take_engine().await;
         match engine {
             Some(engine) => engine.stop().await,
             None => Ok(()),
@@ -84,7 +108,7 @@ impl Containerd {
 
     /// Kills every task and ends the engine, but keeps images, volumes and logs for the next start. Idempotent.
     pub async fn halt(&self) -> Result<(), EngineError> {
-        let engine = lock(&self.engine).take();
+        let engine = self.take_engine().await;
         match engine {
             Some(engine) => engine.halt().await,
             None => Ok(()),
@@ -94,7 +118,7 @@ impl Containerd {
     /// Ends containerd if this open started it and no task runs on it: for an open that fails in a later step. Further calls
     /// find no engine. Idempotent.
     pub async fn give_up(&self) -> Result<(), EngineError> {
-        let engine = lock(&self.engine).take();
+        let engine = self.take_engine().await;
         match engine {
             Some(engine) => engine.give_up().await,
             None => Ok(()),
@@ -102,9 +126,32 @@ impl Containerd {
     }
 }
 
+/// How often the rules of networks are looked at.
+const NETWORKS_EVERY: Duration = Duration::from_secs(1);
+
+/// Loads the rules of networks again when somebody has removed them, for as long as the engine is open.
+async fn look_after_networks(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(NETWORKS_EVERY).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let checked = tokio::task::spawn_blocking(move || shared.networks.check());
+        match checked.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(
+                error = error_text(&error),
+                "the rules of networks cannot be looked after"
+            ),
+            Err(_) => return,
+        }
+    }
+}
+
 impl Drop for Containerd {
     /// Leaves engine and tasks as they are; whoever opens them next takes over their streams, so nothing of ours may go on.
     fn drop(&mut self) {
+        self.shared.networks.let_go();
         for tracked in lock(&self.shared.tracked)
             .drain()
             .map(|(_, tracked)| tracked)

@@ -18,7 +18,7 @@ use crate::{
     cgroup::Usage,
     error::failed,
     exits::{self, Seen},
-    io::{Drained, Output, Stream, Watched, make_fifo, open_both, open_reader},
+    io::{Drained, Output, Redactor, Stream, Watched, make_fifo, open_both, open_reader},
     place::{ContainerPlace, ProcessPlace, ProcessRecord},
     process::{Name, Streams},
     status::{Status, Word},
@@ -136,12 +136,19 @@ impl Tracked {
         let wanted = |stream| match stream {
             Stream::Out => self.record.log_stdout,
             Stream::Err => self.record.log_stderr,
-        };
+        } && self.record.handed(stream).is_none();
         let directory = shared
             .logs
             .directory(&self.record.executor, &self.record.task);
         let log = if wanted(Stream::Out) || wanted(Stream::Err) {
-            Some(shared.logs.open(&directory)?)
+            let log = shared.logs.open(&directory, self.record.bounds())?;
+            let (executor, task, sinks) =
+                (&self.record.executor, &self.record.task, &self.record.sinks);
+            match new {
+                true => shared.forwarders.begin(executor, task, sinks)?,
+                false => shared.forwarders.again(executor, task, sinks)?,
+            }
+            Some(log)
         } else {
             None
         };
@@ -151,12 +158,16 @@ impl Tracked {
             &[(Stream::Out, "stdout"), (Stream::Err, "stderr")]
         };
         for &(stream, name) in streams {
+            if self.record.handed(stream).is_some() {
+                continue;
+            }
             let path = self.place.stream(name);
             make_fifo(&path, 0o600)?;
             let (output, drained) = Output::new(
                 open_reader(&path)?,
                 stream,
                 log.clone().filter(|_| wanted(stream)),
+                Redactor::new(self.record.redact.0.iter().map(String::as_str))?,
             );
             if !new {
                 // A writer that is gone already is not signalled to a reader that comes later.
@@ -174,11 +185,15 @@ impl Tracked {
             let path = self.place.stream(name);
             Streams::path(wanted.then_some(path.as_path()))
         };
+        let output = |wanted: bool, stream: Stream, name: &str| match self.record.handed(stream) {
+            Some(handed) if wanted => Streams::path(Some(std::path::Path::new(handed))),
+            _ => path(wanted, name),
+        };
         let loud = !self.record.is_silent();
         Streams {
             stdin: path(self.record.stdin, "stdin"),
-            stdout: path(loud, "stdout"),
-            stderr: path(loud && !self.record.terminal, "stderr"),
+            stdout: output(loud, Stream::Out, "stdout"),
+            stderr: output(loud && !self.record.terminal, Stream::Err, "stderr"),
             terminal: self.record.terminal,
         }
     }

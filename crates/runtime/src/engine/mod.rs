@@ -53,6 +53,9 @@ pub struct EngineConfig {
     pub logs: LogBounds,
     /// File of the network namespace in which bridges and the firewall's rules are made; `None` = that of this process.
     pub network_namespace: Option<PathBuf>,
+    /// Places outside of the directory that logs may reach: `unix:<socket>`, `tcp:<host:port>`, `path:<file>`; with a slash at
+    /// the end everything below.
+    pub log_destinations: Vec<String>,
 }
 
 impl EngineConfig {
@@ -64,6 +67,7 @@ impl EngineConfig {
             runc: "runc".into(),
             logs: LogBounds::default(),
             network_namespace: None,
+            log_destinations: Vec::new(),
         }
     }
 }

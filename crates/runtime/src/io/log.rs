@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -16,6 +17,7 @@ use portlayer::{element::ElementId, runtime::LogFigures, time::Timestamp};
 use rustix::{io::Errno, pipe::SpliceFlags};
 use tokio::sync::watch;
 
+use super::redact::{Cleaned, Redactor};
 pub(crate) use super::segment::Stream;
 use super::segment::{self, ENTRY_BYTES, Entry};
 
@@ -84,14 +86,27 @@ impl Logs {
         self.executor_directory(executor).join(task.digest_hex())
     }
 
-    /// Opens the log of a task for writing; runs that overlap share it.
-    pub(crate) fn open(&self, directory: &Path) -> io::Result<Arc<Log>> {
+    /// Where all output is.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The number the next piece of a log will have; 0 when nobody has it open.
+    pub(crate) fn next_sequence(&self, directory: &Path) -> u64 {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = open.get(directory).and_then(Weak::upgrade);
+        log.map_or(0, |log| *log.stored.borrow())
+    }
+
+    /// Opens the log of a task for writing, with these bounds or the node's; runs that overlap share it.
+    pub(crate) fn open(&self, directory: &Path, bounds: Option<LogBounds>) -> io::Result<Arc<Log>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, log| log.strong_count() > 0);
         if let Some(log) = open.get(directory).and_then(Weak::upgrade) {
             return Ok(log);
         }
-        let log = Arc::new(Log::open(directory, self.bounds, self.counts.clone())?);
+        let bounds = bounds.unwrap_or(self.bounds);
+        let log = Arc::new(Log::open(directory, bounds, self.counts.clone())?);
         open.insert(directory.to_owned(), Arc::downgrade(&log));
         Ok(log)
     }
@@ -170,9 +185,18 @@ impl Log {
 
     /// Moves what is in the FIFO, at most one piece, into the log. Never waits. A failure to store is no error: the bytes are dropped
     /// and counted, so that the process goes on.
-    pub(crate) fn store(&self, stream: Stream, fifo: BorrowedFd<'_>) -> io::Result<Moved> {
+    /// With a redactor what is stored has none of its values in it.
+    pub(crate) fn store(
+        &self,
+        stream: Stream,
+        fifo: BorrowedFd<'_>,
+        redactor: Option<&Redactor>,
+    ) -> io::Result<Moved> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let moved = writer.store(stream, fifo)?;
+        let moved = match redactor {
+            None => writer.store(stream, fifo)?,
+            Some(redactor) => writer.store_clean(stream, fifo, redactor)?,
+        };
         let sequence = writer.sequence;
         drop(writer);
         if let Moved::Bytes(_) = moved {
@@ -259,6 +283,48 @@ impl Writer {
             Err(Errno::INTR) => Ok(Moved::Bytes(0)),
             Err(_) => self.drop_piece(fifo),
         }
+    }
+
+    /// The same through the redactor, which looks at a copy: the bytes are taken when what they became is stored.
+    fn store_clean(
+        &mut self,
+        stream: Stream,
+        fifo: BorrowedFd<'_>,
+        redactor: &Redactor,
+    ) -> io::Result<Moved> {
+        let (clean, taken) = match redactor.look(fifo, PIECE_BYTES)? {
+            Cleaned::Bytes { clean, taken } => (clean, taken),
+            Cleaned::Wait => return Ok(Moved::Nothing),
+            Cleaned::End => return Ok(Moved::End),
+        };
+        if self.length.iter().sum::<u64>() >= self.bounds.segment_bytes {
+            let _ = self.rotate();
+        }
+        let at = stream.index();
+        match self.data[at].write_all_at(&clean, self.length[at]) {
+            Ok(()) => {
+                self.length[at] += clean.len() as u64;
+                let stored = &self.counts.stored;
+                stored.fetch_add(clean.len() as u64, Ordering::Relaxed);
+                self.record(stream);
+            }
+            Err(_) => {
+                self.lost += taken as u64;
+                let dropped = &self.counts.dropped;
+                dropped.fetch_add(taken as u64, Ordering::Relaxed);
+            }
+        }
+        let mut left = taken;
+        let mut nowhere = vec![0; taken];
+        while left > 0 {
+            match rustix::io::read(fifo, &mut nowhere[..left]) {
+                Ok(0) => break,
+                Ok(count) => left -= count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Moved::Bytes(taken))
     }
 
     fn drop_piece(&mut self, fifo: BorrowedFd<'_>) -> io::Result<Moved> {

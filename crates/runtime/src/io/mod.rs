@@ -4,15 +4,19 @@
 //! from which any number of readers read. No reader and no full disk can hold up a process: what cannot be stored is dropped and
 //! counted.
 
+mod forward;
 mod log;
 mod pump;
 mod read;
+mod redact;
 mod segment;
 
+pub(crate) use forward::{Forwarders, reach};
 pub use log::LogBounds;
 pub(crate) use log::{Logs, Stream};
 pub(crate) use pump::{Drained, Output, Pump, Readiness, Source, Watched};
 pub(crate) use read::reader;
+pub(crate) use redact::Redactor;
 
 use std::{
     fs, io,

@@ -17,6 +17,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::watch;
 
 use super::log::{Log, Moved, Stream, discard};
+use super::redact::Redactor;
 
 /// Pieces taken from one FIFO before the next one gets its turn.
 const TURN: usize = 4;
@@ -37,6 +38,11 @@ pub(crate) enum Readiness {
 pub(crate) trait Source: Send + Sync {
     fn descriptor(&self) -> BorrowedFd<'_>;
     fn read(&self) -> Readiness;
+
+    /// It may leave bytes unread until more come: then it is told of new ones only, and must take all it can each time.
+    fn waits_for_more(&self) -> bool {
+        false
+    }
 }
 
 /// The thread and what it watches. The thread has ended when this is dropped.
@@ -87,7 +93,10 @@ impl Pump {
             &self.shared.epoll,
             source.descriptor(),
             epoll::EventData::new_u64(key),
-            epoll::EventFlags::IN,
+            match source.waits_for_more() {
+                true => epoll::EventFlags::IN | epoll::EventFlags::ET,
+                false => epoll::EventFlags::IN,
+            },
         );
         if let Err(error) = added {
             self.shared.lock().remove(&key);
@@ -172,6 +181,7 @@ pub(crate) struct Output {
     /// Let go at the end, so that followers of the log learn that nobody writes it any more.
     log: Mutex<Option<Arc<Log>>>,
     discard: bool,
+    redactor: Option<Redactor>,
     progress: watch::Sender<Progress>,
 }
 
@@ -187,6 +197,7 @@ impl Output {
         fifo: OwnedFd,
         stream: Stream,
         log: Option<Arc<Log>>,
+        redactor: Option<Redactor>,
     ) -> (Arc<Output>, Drained) {
         let (progress, drained) = watch::channel(Progress::default());
         let discard = log.is_none();
@@ -196,6 +207,7 @@ impl Output {
                 stream,
                 log: Mutex::new(log),
                 discard,
+                redactor,
                 progress,
             }),
             Drained(drained),
@@ -208,11 +220,20 @@ impl Source for Output {
         self.fifo.as_fd()
     }
 
+    fn waits_for_more(&self) -> bool {
+        self.redactor.is_some()
+    }
+
     fn read(&self) -> Readiness {
+        let turns = if self.waits_for_more() {
+            usize::MAX
+        } else {
+            TURN
+        };
         let mut slot = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..TURN {
+        for _ in 0..turns {
             let moved = match &*slot {
-                Some(log) => log.store(self.stream, self.fifo.as_fd()),
+                Some(log) => log.store(self.stream, self.fifo.as_fd(), self.redactor.as_ref()),
                 None if self.discard => discard(self.fifo.as_fd()),
                 None => return Readiness::Ended,
             };

@@ -63,8 +63,8 @@ impl Bench {
     fn wire(&self, stream: Stream) -> Wired {
         let fifo = self.path.join(format!("{stream:?}"));
         make_fifo(&fifo, 0o600).unwrap();
-        let log = self.logs.open(&self.log_directory()).unwrap();
-        let (output, drained) = Output::new(open_reader(&fifo).unwrap(), stream, Some(log));
+        let log = self.logs.open(&self.log_directory(), None).unwrap();
+        let (output, drained) = Output::new(open_reader(&fifo).unwrap(), stream, Some(log), None);
         let watched = self.pump.watch(output).unwrap();
         Wired {
             writer: fs::OpenOptions::new().write(true).open(fifo).unwrap(),

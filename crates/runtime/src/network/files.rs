@@ -42,7 +42,7 @@ pub(crate) fn make(directory: &Path, network: &NetworkPlan) -> io::Result<Vec<Na
 }
 
 fn resolver(plan: &BridgePlan) -> String {
-    let servers = plan.spec.dns.iter();
+    let servers = plan.dns.iter();
     servers
         .map(|server| format!("nameserver {server}\n"))
         .collect()
@@ -65,8 +65,7 @@ mod tests {
     #[test]
     fn a_container_on_a_bridge_knows_its_resolvers_and_its_name() {
         let directory = tempfile::tempdir().unwrap();
-        let mut spec = NetworkSpec::new("lan", Some("10.9.0.0/24".parse().unwrap()), None);
-        spec.dns = vec!["192.0.2.53".parse().unwrap()];
+        let spec = NetworkSpec::new("lan", Some("10.9.0.0/24".parse().unwrap()), None);
         let network = spec.id().unwrap();
         let lease = NetworkLease {
             network: network.clone(),
@@ -80,6 +79,7 @@ mod tests {
             spec,
             lease,
             egress: None,
+            dns: vec!["192.0.2.53".parse().unwrap()],
             hostname: "web".into(),
         };
         let files = make(directory.path(), &NetworkPlan::Bridge(Box::new(plan))).unwrap();

@@ -10,6 +10,7 @@
 //! the table, all of it is made again.
 
 pub(crate) mod audit;
+mod check;
 pub(crate) mod files;
 mod link;
 mod names;
@@ -24,6 +25,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use portlayer::element::ElementId;
 use portlayer::network::NetworkSpec;
 use portlayer::runtime::{BridgePlan, ContainerId, RuntimeError, RuntimeErrorKind};
 use rtnetlink::Handle;
@@ -72,6 +74,7 @@ pub(crate) struct Networks {
     names: Names,
     home: Home,
     state: Mutex<State>,
+    watched: check::Watched,
 }
 
 /// What is in the kernel as far as we made it.
@@ -121,6 +124,7 @@ impl Networks {
             names: Names::new(engine),
             home,
             state: Mutex::default(),
+            watched: check::Watched::default(),
         })
     }
 
@@ -306,6 +310,29 @@ impl Networks {
         done
     }
 
+    /// Removes the bridge of a network nobody is connected to. Idempotent.
+    pub(crate) fn forget(&self, network: &ElementId) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        let bridge = self.names.bridge(network);
+        let Some(spec) = state.bridges.remove(&bridge) else {
+            return Ok(());
+        };
+        let done = self.home.run(|| -> Result<(), NetworkError> {
+            let (runtime, handle) = netlink()?;
+            runtime.block_on(link::remove(&handle, &bridge))?;
+            if state.bridges.is_empty() {
+                return Ok(nft::load(
+                    &(rules::table(&self.names) + &rules::remove_table(&self.names)),
+                )?);
+            }
+            Ok(self.load(&state, &rules::remove_network(&self.names, &bridge, &spec))?)
+        });
+        if done.is_err() {
+            state.bridges.insert(bridge, spec);
+        }
+        done
+    }
+
     /// Makes bridges, links and table what they must be for these containers and removes everything else of ours.
     /// A container that cannot be connected again is cut off.
     pub(crate) fn restore(
@@ -427,8 +454,9 @@ pub(crate) fn clean(directory: &Path, engine: &str) -> Result<(), NetworkError> 
 /// Whether a port can be published: nobody listens there now. In the home namespace.
 fn free_on_host(port: &portlayer::network::Published) -> Result<(), NetworkError> {
     use portlayer::network::Transport;
-    use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-    let address = (Ipv4Addr::UNSPECIFIED, port.host_port);
+    use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let address = (port.host_address.unwrap_or(any), port.host_port);
     let bound = match port.protocol {
         Transport::Tcp => TcpListener::bind(address).map(drop),
         Transport::Udp => UdpSocket::bind(address).map(drop),

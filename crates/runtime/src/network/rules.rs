@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use portlayer::network::{
-    Allow, NetworkSpec, Ports, Protocol, Range, closed, merged_v4, merged_v6,
+    Allow, NetworkSpec, Ports, Protocol, Published, Range, closed, merged_v4, merged_v6,
 };
 use portlayer::runtime::{BridgePlan, ContainerId};
 
@@ -51,6 +51,8 @@ table inet {table} {{
 	map egress6 {{ type ipv6_addr : verdict; }}
 	map publish4 {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
 	map publish6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+	map publish_at4 {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+	map publish_at6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
 	chain closed {{
 {closed}	}}
 	chain from_container {{
@@ -85,6 +87,8 @@ table inet {table} {{
 	chain prerouting {{
 		type nat hook prerouting priority dstnat - 10; policy accept;
 		iifname @bridges accept
+		dnat ip to ip daddr . meta l4proto . th dport map @publish_at4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish_at6
 		fib daddr type local dnat ip to meta l4proto . th dport map @publish4
 		fib daddr type local dnat ip6 to meta l4proto . th dport map @publish6
 	}}
@@ -92,6 +96,8 @@ table inet {table} {{
 		type nat hook output priority -110; policy accept;
 		oifname \"lo\" ip daddr 127.0.0.0/8 accept
 		oifname \"lo\" ip6 daddr ::1 accept
+		dnat ip to ip daddr . meta l4proto . th dport map @publish_at4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish_at6
 		fib daddr type local dnat ip to meta l4proto . th dport map @publish4
 		fib daddr type local dnat ip6 to meta l4proto . th dport map @publish6
 	}}
@@ -109,6 +115,35 @@ table inet {table} {{
 /// Removes the table; it must be there.
 pub(crate) fn remove_table(names: &Names) -> String {
     format!("delete table inet {}\n", names.table())
+}
+
+/// Takes a network's part away, exactly as [`add_network`] made it.
+pub(crate) fn remove_network(names: &Names, network: &str, spec: &NetworkSpec) -> String {
+    let table = names.table();
+    let mut text = format!(
+        "delete element inet {table} networks {{ \"{network}\" }}\n\
+         delete element inet {table} bridges {{ \"{network}\" }}\n"
+    );
+    if spec.neighbours {
+        let _ = writeln!(
+            text,
+            "delete element inet {table} open_bridges {{ \"{network}\" }}"
+        );
+    }
+    for (set, subnet) in [
+        ("masqueraded4", spec.subnet4),
+        ("masqueraded6", spec.subnet6),
+    ] {
+        if let Some(subnet) = subnet.filter(|_| spec.masquerade) {
+            let _ = writeln!(text, "delete element inet {table} {set} {{ {subnet} }}");
+        }
+    }
+    let _ = write!(
+        text,
+        "flush chain inet {table} n-{network}\n\
+         delete chain inet {table} n-{network}\n"
+    );
+    text
 }
 
 /// A network's part.
@@ -173,13 +208,10 @@ pub(crate) fn add_container(
              add element inet {table} live{family} {{ {address} . {mark:#x} }}\n"
         );
         for port in &plan.lease.ports {
-            let _ = writeln!(
-                text,
-                "add element inet {table} publish{family} {{ {} . {} : {address} . {} }}",
-                port.protocol.as_str(),
-                port.host_port,
-                port.port
-            );
+            if let Some(key) = published(family, port) {
+                let to = port.port;
+                let _ = writeln!(text, "add element inet {table} {key} : {address} . {to} }}");
+            }
         }
     }
     text
@@ -203,12 +235,9 @@ pub(crate) fn remove_container(names: &Names, id: &ContainerId, plan: &BridgePla
             mark(id)
         );
         for port in &plan.lease.ports {
-            let _ = writeln!(
-                text,
-                "delete element inet {table} publish{family} {{ {} . {} }}",
-                port.protocol.as_str(),
-                port.host_port
-            );
+            if let Some(key) = published(family, port) {
+                let _ = writeln!(text, "delete element inet {table} {key} }}");
+            }
         }
     }
     let _ = write!(
@@ -222,11 +251,23 @@ pub(crate) fn remove_container(names: &Names, id: &ContainerId, plan: &BridgePla
     text
 }
 
+/// Map and key of a published port; `None` when the host's address for it is of the other family.
+fn published(family: &str, port: &Published) -> Option<String> {
+    let (protocol, host_port) = (port.protocol.as_str(), port.host_port);
+    match port.host_address {
+        None => Some(format!("publish{family} {{ {protocol} . {host_port}")),
+        Some(at) if at.is_ipv4() == (family == "4") => Some(format!(
+            "publish_at{family} {{ {at} . {protocol} . {host_port}"
+        )),
+        Some(_) => None,
+    }
+}
+
 /// What a container may reach, as rules of its chain.
 fn egress(id: &ContainerId, plan: &BridgePlan) -> Vec<String> {
     let accept = format!("ct mark set {:#x} accept", mark(id));
     let mut rules = Vec::new();
-    for resolver in &plan.spec.dns {
+    for resolver in &plan.dns {
         let family = if resolver.is_ipv4() { "ip" } else { "ip6" };
         rules.push(format!(
             "{family} daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 {accept}"
@@ -367,6 +408,7 @@ mod tests {
             spec,
             lease,
             egress: egress.map(|rules| compile("egress", rules).unwrap()),
+            dns: Vec::new(),
             hostname: "x".into(),
         }
     }

@@ -13,7 +13,7 @@ use crate::plan::{self, EnvValue};
 pub(super) fn wanted(network: &plan::Network) -> NetworkUse {
     NetworkUse {
         egress: Some(network.egress.iter().map(rule).collect()),
-        ports: Vec::new(),
+        ..NetworkUse::default()
     }
 }
 

@@ -20,7 +20,7 @@ fn opens(destination: &str) -> NetworkUse {
     };
     NetworkUse {
         egress: Some(vec![rule]),
-        ports: Vec::new(),
+        ..NetworkUse::default()
     }
 }
 
@@ -29,10 +29,11 @@ fn publishes(port: u16, host_port: Option<u16>) -> NetworkUse {
         port,
         protocol: Transport::Tcp,
         host_port,
+        host_address: None,
     };
     NetworkUse {
-        egress: None,
         ports: vec![mapping],
+        ..NetworkUse::default()
     }
 }
 

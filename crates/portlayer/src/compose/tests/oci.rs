@@ -65,6 +65,7 @@ fn task() -> EffectiveTask {
         interaction: Interaction::default(),
         stdout: LogChoice::default(),
         stderr: LogChoice::default(),
+        outputs: Default::default(),
         rlimits: Vec::new(),
         deadline_ms: None,
         stop_signal: 15,

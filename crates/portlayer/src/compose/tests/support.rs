@@ -373,6 +373,8 @@ impl Stopped {
             .unwrap(),
             user_text: String::new(),
             stdin: false,
+            sinks: Vec::new(),
+            redact: Vec::new(),
             stdout: OutputPlan::Discard,
             stderr: OutputPlan::Discard,
         };

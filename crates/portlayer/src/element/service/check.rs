@@ -1,17 +1,24 @@
 //! What Create checks before it touches anything.
 
+use std::collections::BTreeMap;
+
 use super::fields::{self, FieldError};
 use super::{Verb, builtin};
 use crate::PortLayer;
-use crate::element::{ElementId, Kind, Metadata, NewElement, Patch, Record, metadata as maps};
+use crate::element::{
+    ElementId, Kind, Metadata, NewElement, Patch, Record, Spec, metadata as maps,
+};
 use crate::error::{CreateError, LocationError};
 use crate::ledger::LedgerError;
+use crate::log::LogSpec;
+use crate::network::NetworkSpec;
 use crate::store::{Location, Policy};
 
 impl PortLayer {
     pub(super) fn check_location(&self, new: &NewElement) -> Result<&Location, CreateError> {
         let location = self.usable_location(&new.id, Verb::Create)?;
-        if matches!(new.id.kind(), Kind::Network | Kind::Log) {
+        let of_node = matches!(new.id.kind(), Kind::Network | Kind::Log);
+        if of_node && location.name != builtin::NODE {
             return Err(LocationError::Policy {
                 id: new.id.clone(),
                 location: location.name.clone(),
@@ -34,6 +41,54 @@ impl PortLayer {
     pub fn can_create(&self, id: &ElementId) -> Result<(), CreateError> {
         self.usable_location(id, Verb::Create)?;
         self.check_free(id)
+    }
+
+    /// The node's owner allows where a new log goes.
+    fn check_log(
+        &self,
+        id: &ElementId,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<(), CreateError> {
+        let Ok(wanted) = LogSpec::of_settings(settings) else {
+            return Ok(());
+        };
+        let allowed = self.shared.runtime.allows_log(&wanted);
+        allowed.map_err(|rule| CreateError::InvalidField {
+            id: id.clone(),
+            field: "kind".to_owned(),
+            rule,
+        })
+    }
+
+    /// The addresses of a new network are no other network's, and a new log goes where it may.
+    pub(super) fn check_beyond(&self, new: &NewElement) -> Result<(), CreateError> {
+        let settings = match &new.spec {
+            Spec::Network(settings) => settings,
+            Spec::Log(settings) => return self.check_log(&new.id, settings),
+            _ => return Ok(()),
+        };
+        let Ok(wanted) = NetworkSpec::of_settings(new.id.name(), settings) else {
+            return Ok(());
+        };
+        let ledger = |source| CreateError::Ledger {
+            id: new.id.clone(),
+            source,
+        };
+        let known = self
+            .shared
+            .ledger
+            .list("network://node/", None, usize::MAX, |_| true);
+        for record in known.map_err(ledger)?.records {
+            let there = self.shared.composer.node.network(&record);
+            if let Some(field) = there.and_then(|there| wanted.overlap(&there)) {
+                return Err(CreateError::InvalidField {
+                    id: new.id.clone(),
+                    field: field.to_owned(),
+                    rule: format!("overlaps with that of {}", record.id),
+                });
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn check_parent(
@@ -163,7 +218,7 @@ impl PortLayer {
 /// The fields of the spec, and that data and checksum come where they may.
 pub(super) fn fields(new: &NewElement) -> Result<(), CreateError> {
     let refused = |error: FieldError| error.of(&new.id);
-    fields::check(&new.spec).map_err(refused)?;
+    fields::check(&new.id, &new.spec).map_err(refused)?;
     let refuse = |field: &str, rule: &str| {
         Err(CreateError::InvalidField {
             id: new.id.clone(),
@@ -173,6 +228,9 @@ pub(super) fn fields(new: &NewElement) -> Result<(), CreateError> {
     };
     if new.data.is_some() && new.id.kind() == Kind::Executor {
         return refuse("data", "an executor has no data");
+    }
+    if new.data.is_some() && matches!(new.id.kind(), Kind::Network | Kind::Log) {
+        return refuse("data", "networks and logs have no data");
     }
     if new.checksum.is_some() && new.data.is_none() {
         return refuse("checksum", "a checksum needs data");

@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::make::{Input, Made};
-use super::{Refused, check};
+use super::{Refused, builtin, check};
 use crate::PortLayer;
 use crate::element::in_flight::Pin;
 use crate::element::{Body, Descriptor, ElementId, Kind, Metadata, NewElement, Record};
@@ -52,6 +52,17 @@ impl PortLayer {
         let id = new.id.clone();
         let location = self.check_location(&new)?.clone();
         check::fields(&new)?;
+        // One network at a time is compared with the others.
+        let _networks = match id.kind() {
+            Kind::Network => Some(
+                self.shared
+                    .in_flight
+                    .exclusive(&builtin::no_network())
+                    .await,
+            ),
+            _ => None,
+        };
+        self.check_beyond(&new)?;
         let (ro, rw) = check::metadata(&id, new.ro, new.rw)?;
         let _pin: Option<Pin> = match &new.parent {
             Some(parent) => Some(self.shared.in_flight.pin(parent, &id).await),

@@ -26,8 +26,10 @@ impl PortLayer {
     }
 
     async fn delete_alone(&self, id: &ElementId) -> Result<(), DeleteError> {
-        if builtin::is_built_in(id) {
-            return match self.shared.ledger.get(id) {
+        let there = self.shared.ledger.get(id);
+        let configured = matches!(&there, Ok(Some(record)) if builtin::is_configured(record));
+        if builtin::is_built_in(id) || configured {
+            return match there {
                 Ok(Some(_)) => Err(DeleteError::PermissionDenied { id: id.clone() }),
                 Ok(None) => Err(DeleteError::NotFound { id: id.clone() }),
                 Err(source) => Err(DeleteError::Ledger {
@@ -76,6 +78,13 @@ impl PortLayer {
                     id: id.clone(),
                     source,
                 })?;
+        }
+        if id.kind() == Kind::Network {
+            let forgotten = self.shared.runtime.forget_network(id).await;
+            forgotten.map_err(|source| DeleteError::Runtime {
+                id: id.clone(),
+                source,
+            })?;
         }
         if let (Some(store), Some(keys)) = (&location.store, store_keys(&record.body)) {
             store

@@ -5,6 +5,8 @@
 
 use crate::element::{ElementId, ImageSpec, Kind, Spec, VolumeSpec};
 use crate::error::CreateError;
+use crate::log::LogSpec;
+use crate::network::NetworkSpec;
 use crate::task::{
     ExecutorSpec, Isolation, Limits, LogChoice, RestartPolicy, Rlimit, StopSpec, TaskSpec,
 };
@@ -122,14 +124,25 @@ const CAPABILITIES: [&str; 41] = [
 ];
 
 /// Checks a spec by itself, without looking at anything else.
-pub(crate) fn check(spec: &Spec) -> Checked {
+pub(crate) fn check(id: &ElementId, spec: &Spec) -> Checked {
     match spec {
         Spec::Image(image) => check_image(image),
         Spec::Volume(volume) => check_volume(volume),
         Spec::Task(task) => check_task(task),
         Spec::Executor(executor) => check_executor(executor),
-        // Only built-in ones exist; the location's policy has refused already.
-        Spec::Network(_) | Spec::Log(_) => Ok(()),
+        Spec::Network(settings) => {
+            if id.name().contains('/') {
+                return refuse("id", "the name of a network has no slash");
+            }
+            let read = NetworkSpec::of_settings(id.name(), settings);
+            read.map(drop)
+                .or_else(|error| refuse(error.field, error.rule))
+        }
+        Spec::Log(settings) => {
+            let read = LogSpec::of_settings(settings);
+            read.map(drop)
+                .or_else(|error| refuse(error.field, error.rule))
+        }
     }
 }
 

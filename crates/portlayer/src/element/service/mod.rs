@@ -83,7 +83,15 @@ impl PortLayer {
     /// The location of an id, when its policy allows the verb and it can be used now.
     fn usable_location(&self, id: &ElementId, verb: Verb) -> Result<&Location, LocationError> {
         let location = self.location(id)?;
-        let allowed = match location.policy {
+        let ours = builtin::is_built_in(id)
+            || id.location() == builtin::NODE
+                && matches!(self.shared.ledger.get(id), Ok(Some(record)) if builtin::is_configured(&record));
+        let policy = if ours {
+            Policy::ReadOnly
+        } else {
+            location.policy
+        };
+        let allowed = match policy {
             Policy::ReadWrite => true,
             Policy::CreateOnly => verb == Verb::Create,
             Policy::ReadOnly => false,
@@ -92,7 +100,7 @@ impl PortLayer {
             return Err(LocationError::Policy {
                 id: id.clone(),
                 location: location.name.clone(),
-                policy: location.policy,
+                policy,
                 verb: verb.as_str(),
             });
         }

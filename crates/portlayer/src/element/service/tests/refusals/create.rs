@@ -36,13 +36,43 @@ async fn create_refuses_locations() {
     );
     let log = NewElement::new(
         id("log://node/l"),
-        Spec::Log(std::collections::BTreeMap::default()),
+        Spec::Log([("kind".to_owned(), "pigeon".to_owned())].into()),
     );
     assert_refused!(
         node,
         log,
+        CreateError::InvalidField { field, .. } if field == "kind"
+    );
+    let built_in = NewElement::new(
+        id("network://node/host"),
+        Spec::Network(std::collections::BTreeMap::default()),
+    );
+    assert_refused!(
+        node,
+        built_in,
         CreateError::Location(LocationError::Policy { .. })
     );
+    let network = |name: &str, subnet: &str| {
+        let settings = [("subnet4".to_owned(), subnet.to_owned())].into();
+        NewElement::new(
+            id(&format!("network://node/{name}")),
+            Spec::Network(settings),
+        )
+    };
+    node.layer
+        .create(network("a", "10.7.0.0/16"))
+        .await
+        .unwrap();
+    assert_refused!(
+        node,
+        network("b", "10.7.3.0/24"),
+        CreateError::InvalidField { field, .. } if field == "subnet4"
+    );
+    node.layer.delete(&id("network://node/a")).await.unwrap();
+    node.layer
+        .create(network("b", "10.7.3.0/24"))
+        .await
+        .unwrap();
     node.layer.create(task("task://append/a")).await.unwrap();
 }
 
