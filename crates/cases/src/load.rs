@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// Desires and counts; the last line is JSON.
 pub(crate) async fn run(args: &LoadArgs) -> Result<ExitCode> {
-    let rig = Rig::open().await?;
+    let rig = Rig::open_for(PATIENCE).await?;
     let (direct, through, phases) = overhead(&rig, args.pairs).await?;
     let (completed, failed, seconds) = many(&rig, args.tasks).await?;
     let lost = args.tasks - completed;
@@ -96,11 +96,8 @@ async fn many(rig: &Rig, count: usize) -> Result<(usize, usize, f64)> {
             break;
         }
         for guid in open.clone() {
-            let task = match rig.tasks.get(&guid).await {
-                Ok(task) => task,
-                // Gone without us: its record was given up after its time.
-                Err(_) => continue,
-            };
+            let task = rig.tasks.get(&guid).await;
+            let task = task.context("its record is gone")?;
             if task.state != State::Completed {
                 continue;
             }

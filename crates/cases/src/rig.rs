@@ -12,7 +12,7 @@ use portlayer::network::NetworkSpec;
 use portlayer::store::Policy;
 use portlayer_node::Node;
 use portlayer_node::config::{Backing, Config, LocationConfig};
-use portlayer_taskdef::diego::{Settings, Tasks, Timers, image_of};
+use portlayer_taskdef::diego::{Capacity, Settings, Tasks, Timers, image_of};
 use portlayer_taskdef::fetch::{Fetcher, Http};
 use portlayer_taskdef::log::{LogLine, LogSink};
 use portlayer_taskdef::plan::Overflow;
@@ -64,7 +64,13 @@ impl Log {
 }
 
 impl Rig {
+    /// What cases need. Callbacks that nobody takes are given up soon.
     pub(crate) async fn open() -> Result<Self> {
+        Self::open_for(Duration::from_secs(15)).await
+    }
+
+    /// The same with another time after which completed tasks are given up.
+    pub(crate) async fn open_for(completed_expiry: Duration) -> Result<Self> {
         // Below /var/tmp, because overlay wants a real file system; short, because sockets are in it.
         let directory = tempfile::Builder::new()
             .prefix("pl-")
@@ -99,10 +105,15 @@ impl Rig {
         let settings = Settings {
             preloaded: BTreeMap::from([("cflinuxfs4".to_owned(), image)]),
             volume_drivers: BTreeMap::from([("localdriver".to_owned(), "volumes".to_owned())]),
+            capacity: Capacity {
+                // For a thousand tasks at once.
+                containers: 2000,
+                ..Settings::default().capacity
+            },
             timers: Timers {
                 start_retry: Duration::from_secs(1),
                 kick: Duration::from_secs(3),
-                completed_expiry: Duration::from_secs(15),
+                completed_expiry,
                 ..Timers::default()
             },
             ..Settings::default()

@@ -21,6 +21,7 @@ use portlayer::element::{ElementId, Kind, ListQuery, MAX_PAGE};
 use portlayer::error::{DeleteError, LocationError, ReadError};
 use portlayer::task::StopSpec;
 use thiserror::Error;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use container::{Container, ContainerError};
@@ -31,6 +32,9 @@ use crate::die;
 use crate::fetch::Fetcher;
 use crate::log::{LogSink, Streamer};
 use crate::plan::Plan;
+
+/// Containers made, and containers removed, at once: Diego's workers of a cell.
+const WORKERS: usize = 32;
 
 /// What a plan asks for that a node may not be able to give. A plan that needs one is refused, unless the operator
 /// allows it to go without.
@@ -171,6 +175,8 @@ pub struct Runner {
     fetcher: Arc<Fetcher>,
     sink: Arc<dyn LogSink>,
     settings: RunSettings,
+    /// Containers being made, and being removed, at once.
+    workers: Arc<[Semaphore; 2]>,
 }
 
 /// Names of one run.
@@ -195,6 +201,7 @@ impl Runner {
             fetcher,
             sink,
             settings,
+            workers: Arc::new([const { Semaphore::const_new(WORKERS) }; 2]),
         }
     }
 
@@ -245,7 +252,11 @@ impl Runner {
                 Err(error) => return (failed(RunError::Container(error.to_string())), remains),
             };
         remains.say("creating container for");
-        let container = match self.prepare(plan, &executor, &log, cancel).await {
+        let prepared = match self.turn(cancel).await {
+            Some(_turn) => self.prepare(plan, &executor, &log, cancel).await,
+            None => Err(ActionError::Cancelled.into()),
+        };
+        let container = match prepared {
             Ok(container) => Arc::new(container),
             Err(error) => {
                 // What cannot be started must be seen where its owner looks.
@@ -286,8 +297,19 @@ impl Runner {
         (outcome, remains)
     }
 
+    /// Waits until another container may be made; `None` = cancelled before.
+    async fn turn(&self, cancel: &CancellationToken) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            // It is never closed.
+            turn = self.workers[0].acquire() => turn.ok(),
+        }
+    }
+
     /// Removes an executor of a run and everything made for it, whatever state it is in. Idempotent.
     pub async fn remove(&self, executor: &ElementId) {
+        let _turn = self.workers[1].acquire().await;
         let now = StopSpec {
             signal: Some(15),
             grace_ms: 1000,
