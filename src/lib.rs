@@ -43,5 +43,7 @@ mod metrics;
 mod node;
 pub mod pull;
 pub mod server;
+#[cfg(feature = "otel")]
+pub mod trace;
 
 pub use node::{CloseError, LocationFault, Node, OpenError, clean, open, open_with};

@@ -33,6 +33,11 @@ use element::KindArgs;
 use failure::{Failure, Outcome};
 use output::{ColorChoice, ProgressMode};
 use portlayer::element::Kind;
+#[cfg(feature = "otel")]
+use portlayer_node::trace::Spans;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Runs other people's task definitions on one node, on containerd.
 #[derive(Debug, Parser)]
@@ -180,16 +185,33 @@ fn refuse(refused: &clap::Error) -> ExitCode {
     ExitCode::from(if mirrors { failure::OWN_FAILURE } else { 2 })
 }
 
-/// Logs go to standard error; `RUST_LOG` says which.
-fn start_logging(default: &str) {
+/// Nothing sends spans.
+#[cfg(not(feature = "otel"))]
+type Spans = std::convert::Infallible;
+
+/// Logs go to standard error; `RUST_LOG` says which. Spans go to the collector at `endpoint`, for as long as what is
+/// returned lives. Must be called in a tokio runtime.
+fn start_logging(default: &str, endpoint: Option<&str>) -> Result<Option<Spans>, Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // It would be told on standard error, whose end is the only reason for one.
         .log_internal_errors(false)
-        .init();
+        .with_filter(filter);
+    let logs = tracing_subscriber::registry().with(text);
+    // Without the feature a configuration with an endpoint is refused.
+    #[cfg(not(feature = "otel"))]
+    let _ = endpoint;
+    #[cfg(feature = "otel")]
+    if let Some(endpoint) = endpoint {
+        let spans = Spans::start(endpoint)
+            .map_err(|error| Failure::new(portlayer::error::ErrorKind::InvalidArgument, error))?;
+        logs.with(spans.layer()).init();
+        return Ok(Some(spans));
+    }
+    logs.init();
+    Ok(None)
 }
 
 fn execute(cli: Cli) -> Outcome {
@@ -214,18 +236,26 @@ fn execute(cli: Cli) -> Outcome {
         Command::Completion(args) => completion::run(&args),
         command => {
             let serves = matches!(command, Command::Serve(_));
-            start_logging(if global.debug {
+            let logged = if global.debug {
                 "portlayer=debug,warn"
             } else if serves {
                 "portlayer=info,warn"
             } else {
                 "off"
-            });
+            };
             let context = context()?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?;
-            let outcome = runtime.block_on(on_node(command, &context));
+            let outcome = {
+                // What is left of the spans is sent while there is a runtime.
+                let _spans = {
+                    let _entered = runtime.enter();
+                    let endpoint = context.config().trace.endpoint.as_deref();
+                    start_logging(logged, endpoint.filter(|_| serves))?
+                };
+                runtime.block_on(on_node(command, &context))
+            };
             // A thread may still wait for standard input; nothing is left to wait for.
             runtime.shutdown_background();
             outcome

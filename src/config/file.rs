@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) pull: super::pull::Pull,
     pub(super) serve: Serve,
     pub(super) diego: Option<DiegoConfig>,
+    pub(super) trace: Trace,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -44,6 +45,12 @@ pub(super) struct Logs {
     pub(super) file: Option<String>,
     pub(super) files: Option<u32>,
     pub(super) destinations: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Trace {
+    pub(super) endpoint: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -63,6 +63,15 @@ pub struct Config {
     pub serve: ServeSettings,
     /// Diego's tasks.
     pub diego: DiegoConfig,
+    /// Where its spans go.
+    pub trace: TraceSettings,
+}
+
+/// Where the daemon's spans go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TraceSettings {
+    /// `http://host:port` of an OpenTelemetry collector that takes OTLP over gRPC; `None` = nowhere.
+    pub endpoint: Option<String>,
 }
 
 /// The programs of the private engine: names, searched in `PATH`, or absolute paths.
@@ -106,6 +115,7 @@ impl Config {
             socket: data_dir.join(SOCKET),
             embedded: false,
             serve: ServeSettings::default(),
+            trace: TraceSettings::default(),
             data_dir,
             engine: EngineConfig::default(),
             locations: location::defaults(),

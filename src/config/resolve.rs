@@ -131,6 +131,13 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
     }
     from.record("logs.destinations", &config.logs.destinations, origin);
     config.serve = serve::resolve(file.serve, config.serve, &mut from)?;
+    config.trace.endpoint = from.pick(
+        "trace.endpoint",
+        None,
+        "PORTLAYER_TRACE_ENDPOINT",
+        file.trace.endpoint,
+        None,
+    )?;
     config.pull = pull::resolve(file.pull, config.pull, &mut from)?;
     // Locations are structured: only a file can give them, and it gives all of them.
     let origin = match file.locations {
@@ -179,6 +186,15 @@ fn check(config: &Config, from: &Sources<'_>) -> Result<(), ConfigError> {
         let relative = program.contains('/') && !program.starts_with('/');
         if program.is_empty() || relative {
             return from.refuse(key, "a name in PATH or an absolute path is needed");
+        }
+    }
+    if let Some(endpoint) = &config.trace.endpoint {
+        let key = "trace.endpoint";
+        if !cfg!(feature = "otel") {
+            return from.refuse(key, "this program was built without the feature otel");
+        }
+        if !endpoint.starts_with("http://") {
+            return from.refuse(key, "http://host:port is needed");
         }
     }
     if config.logs.file_bytes < MIN_LOG_FILE_BYTES {

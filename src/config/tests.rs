@@ -106,6 +106,7 @@ fn an_unknown_key_is_an_error_that_names_it() {
         ("dat_dir = '/x'", "dat_dir"),
         ("[engine]\nadress = '/x'", "adress"),
         ("[engine]\nmode = 'system'", "mode"),
+        ("[trace]\nsample = 1", "sample"),
         ("[engine]\nnamespace = 'x'", "namespace"),
         (
             "[[locations]]\nname = 'a'\nkinds = ['image']\ncolour = 'red'",
@@ -125,6 +126,7 @@ fn bad_values_name_key_and_origin() {
         ("data_dir = 'relative'", "data_dir"),
         ("[ledger]\ncache = '12 apples'", "ledger.cache"),
         ("[logs]\nfiles = 0", "logs.files"),
+        ("[trace]\nendpoint = 'collector'", "trace.endpoint"),
         ("[logs]\nfile = '100'", "logs.file"),
         ("[engine]\nrunc = ''", "engine.runc"),
         ("[engine]\ncontainerd = './containerd'", "engine.containerd"),

@@ -15,6 +15,7 @@ use portlayer_proto::v1::attach_response::Message as Answer;
 use portlayer_proto::v1::tasks_service_server::TasksService;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use super::compositions::committed;
 use super::{Answers, Shared, bad, elements, id_in, layer_of, optional_id_in};
@@ -43,7 +44,8 @@ impl TasksService for Tasks {
         let edits = wire::all("edits", message.edits).map_err(bad)?;
         let executor = id_in("executor", &message.executor)?;
         // In a task of its own: a caller that goes away must not leave half of it.
-        let run = tokio::spawn(run(layer, creates, executor, edits));
+        let run = run(layer, creates, executor, edits);
+        let run = tokio::spawn(run.instrument(tracing::Span::current()));
         let result = run
             .await
             .map_err(|error| Status::internal(error.to_string()))??;

@@ -9,7 +9,9 @@ mod errors;
 mod health;
 mod hostile;
 mod life;
-mod manager;
 mod python;
 mod restart;
 mod scheduler;
+mod service_manager;
+#[cfg(feature = "otel")]
+mod trace;

@@ -15,7 +15,7 @@ use super::diff::{Action, Live as Changes};
 use super::driver::Driver;
 use super::live::Live;
 use super::prepare::Prepared;
-use super::steps::Start;
+use super::steps::{Start, step};
 use super::{CommitError, CommitResult, Composition, ElementResult, Handle, RunId, StepError};
 use crate::Operation;
 use crate::element::{ElementId, State};
@@ -119,6 +119,7 @@ impl Driver {
         crate::crash::point("start.before-claim");
         // The lease is of no element and is found by its name, so it alone need not wait for the intent.
         let claim = self.claim(prepared, &intent, true);
+        let claim = step("claim", &self.executor, claim);
         let (claimed, begun) = futures::join!(claim, steps.begin(&mut undo));
         let leased = match claimed {
             Ok(lease) => prepared.leased(lease),
@@ -156,7 +157,8 @@ impl Driver {
         self.live = Some(live);
         self.watch_all(&starts);
         crate::crash::point("start.before-record");
-        let written = self.write(prepared, writing, false).await;
+        let write = self.write(prepared, writing, false);
+        let written = step("record", &prepared.record.id, write).await;
         crate::crash::point("start.after-record");
         match written {
             Ok((revision, _)) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::live::{Live, Process};
 use super::node::{Board, Cause, Node, Seats};
@@ -31,6 +32,8 @@ pub(crate) enum Command {
         handle: Handle,
         /// Who asks.
         operation: Operation,
+        /// The call it belongs to.
+        span: tracing::Span,
         /// The answer.
         reply: oneshot::Sender<Result<CommitResult, CommitError>>,
     },
@@ -121,9 +124,11 @@ impl Driver {
             Command::Commit {
                 handle,
                 operation,
+                span,
                 reply,
             } => {
-                let _ = reply.send(self.commit(&handle, &operation).await);
+                let commit = self.commit(&handle, &operation).instrument(span);
+                let _ = reply.send(commit.await);
             }
             Command::Adopt { reply } => {
                 // Their containers are taken down after the answer: an open waits for records, not for that.

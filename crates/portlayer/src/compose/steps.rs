@@ -2,6 +2,8 @@
 //! what is not there for done, so a step whose answer was lost is undone like one that succeeded.
 
 use futures::future::join_all;
+use tracing::Instrument;
+use tracing::instrument::Instrumented;
 
 use super::StepError;
 use super::node::Node;
@@ -66,6 +68,11 @@ pub(crate) struct Start {
     pub(crate) primary: bool,
 }
 
+/// A step in a span of its own.
+pub(super) fn step<F: Future>(name: &'static str, id: &ElementId, call: F) -> Instrumented<F> {
+    call.instrument(tracing::debug_span!("step", name, %id))
+}
+
 /// The steps of one commit of one container.
 pub(crate) struct Steps<'a> {
     /// Ledger, stores and engine.
@@ -84,7 +91,8 @@ impl Steps<'_> {
     /// Opens the lease that protects what [`Steps::start`] makes until a record in the engine does.
     pub(crate) async fn begin(&self, undo: &mut Vec<Undo>) -> Result<(), Failed> {
         undo.push(Undo::End(self.scope.clone()));
-        let begun = self.node.runtime.begin(self.scope).await;
+        let begin = self.node.runtime.begin(self.scope);
+        let begun = step("open lease", &self.executor.id, begin).await;
         begun.map_err(|error| failed(&self.executor.id, "open lease", error))
     }
 
@@ -110,7 +118,7 @@ impl Steps<'_> {
                 .node
                 .runtime
                 .prepare_root(self.scope, self.container, &root_plan);
-            prepared
+            step("prepare root", image, prepared)
                 .await
                 .map_err(|error| failed(image, "prepare root", error))
         };
@@ -146,7 +154,10 @@ impl Steps<'_> {
             .node
             .runtime
             .create_container(self.scope, &plan, &primary);
-        let (checked, created) = futures::join!(check, create);
+        let (checked, created) = futures::join!(
+            step("check mount targets", executor, check),
+            step("create container", executor, create)
+        );
         checked.map_err(|error| {
             failed(
                 self.blame(&plan, &error).unwrap_or(executor),
@@ -156,7 +167,9 @@ impl Steps<'_> {
         })?;
         created.map_err(|error| failed(executor, "create container", error))?;
         // The container's record protects its root from here on.
-        let (ended, ran) = futures::join!(self.node.runtime.end(self.scope), self.run(first, undo));
+        let end = self.node.runtime.end(self.scope);
+        let end = step("delete lease", executor, end);
+        let (ended, ran) = futures::join!(end, self.run(first, undo));
         if let Err(error) = ended {
             // It is removed with the container's name at the next open.
             tracing::warn!(executor = %executor, %error, "deleting the lease of a commit failed");
@@ -197,7 +210,8 @@ impl Steps<'_> {
         let Some(plan) = self.resolved.bridge_plan(&self.executor.id) else {
             return Ok(());
         };
-        let connected = self.node.runtime.connect(self.container, &plan).await;
+        let connect = self.node.runtime.connect(self.container, &plan);
+        let connected = step("connect to the network", &plan.network, connect).await;
         connected.map_err(|error| failed(&plan.network, "connect to the network", error))
     }
 
@@ -219,7 +233,8 @@ impl Steps<'_> {
             crate::crash::point("step.before-attach");
             let mount = self.attach(volume).await?;
             undo.push(Undo::DetachLive(mount.target.clone()));
-            let attached = self.node.runtime.attach_mount(self.container, &mount).await;
+            let attach = self.node.runtime.attach_mount(self.container, &mount);
+            let attached = step("mount", &volume.record.id, attach).await;
             attached.map_err(|error| {
                 failed(&volume.record.id, "mount into the running container", error)
             })?;
@@ -244,18 +259,16 @@ impl Steps<'_> {
         };
         undo.push(Undo::DeleteProcess(plan.id.clone(), plan.primary));
         crate::crash::point("step.before-process");
-        let created = self.node.runtime.create_process(&plan).await;
+        let create = self.node.runtime.create_process(&plan);
+        let created = step("create process", &start.task, create).await;
         created.map_err(|error| failed(&start.task, "create process", error))?;
         if start.primary {
             // Its name spaces are there now, and nothing of the task runs before its rules hold.
             self.connect().await?;
         }
         crate::crash::point("step.before-start");
-        let started = self
-            .node
-            .runtime
-            .start_process(&plan.id, plan.primary)
-            .await;
+        let started = self.node.runtime.start_process(&plan.id, plan.primary);
+        let started = step("start process", &start.task, started).await;
         crate::crash::point("step.after-start");
         started.map_err(|error| failed(&start.task, "start process", error))
     }
@@ -268,7 +281,8 @@ impl Steps<'_> {
                 mode: 0o1777,
             },
             (None, Some(store)) => {
-                let attached = store.attach(&volume.record, &self.executor.id).await;
+                let attach = store.attach(&volume.record, &self.executor.id);
+                let attached = step("attach", id, attach).await;
                 attached.map_err(|error| failed(id, "attach", error))?
             }
             (None, None) => {

@@ -155,6 +155,7 @@ impl PortLayer {
         let command = Command::Commit {
             handle,
             operation,
+            span: tracing::Span::current(),
             reply,
         };
         self.shared
