@@ -31,7 +31,8 @@ const PARTS: [Part; 4] = [
     Part {
         name: "ledger",
         at: "ledger",
-        megabytes: 64,
+        // Its file never becomes shorter: each round must find some of the disk still free of it.
+        megabytes: 512,
     },
     Part {
         name: "volume",
