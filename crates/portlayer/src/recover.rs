@@ -23,7 +23,9 @@ use futures::StreamExt;
 use crate::compose::{Intent, TaskError, patiently, unclaim};
 use crate::element::{Body, ElementId, ExecutorBody, Kind, Record, State};
 use crate::ledger::LedgerError;
-use crate::runtime::{ContainerId, Finding, FindingClass, ProcessId, RuntimeError, Scope};
+use crate::runtime::{
+    BridgePlan, ContainerId, Finding, FindingClass, ProcessId, RuntimeError, Scope,
+};
 use crate::{OpenError, Operation, PortLayer};
 
 /// Containers purged at once.
@@ -46,6 +48,8 @@ struct Live {
     container: Option<ContainerId>,
     /// Volumes that are attached for it.
     volumes: Vec<ElementId>,
+    /// The network it is connected to.
+    connection: Option<BridgePlan>,
 }
 
 impl PortLayer {
@@ -64,13 +68,15 @@ impl PortLayer {
                 Err(error) => tracing::error!(%executor, %error, "an intent cannot be read"),
             }
         }
-        let live = self.live_executors()?;
+        let reader = self.clone();
+        let live = tokio::task::spawn_blocking(move || reader.live_executors());
+        let live = live.await.map_err(|_| LedgerError::Closed)??;
         let found = patiently(|| self.shared.runtime.audit()).await;
         let leftovers = self
             .purge_strangers(&live, found.map_err(OpenError::Runtime)?)
             .await;
         self.detach_leftovers(&live).await;
-        self.restore_networks().await?;
+        self.restore_networks(&live).await;
         unfinished.extend(live.into_keys());
         let mut adoptions = futures::stream::iter(unfinished)
             .map(|executor| async move {
@@ -90,36 +96,18 @@ impl PortLayer {
 
     /// Connections of running executors are made what their records say, and what others left of theirs is removed. A
     /// failure is logged: the runtime has cut off what it could not give its rules.
-    async fn restore_networks(&self) -> Result<(), LedgerError> {
-        let node = &self.shared.composer.node;
-        let mut connected = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let runs = |record: &Record| matches!(record.state, State::Running | State::Paused);
-            let page = self
-                .shared
-                .ledger
-                .list("executor://", after.as_deref(), PAGE, runs)?;
-            for record in &page.records {
-                if let Body::Executor(body) = &record.body
-                    && let Some(plan) = node.connected(record, body)
-                {
-                    let container = ContainerId::new(&record.id, body.composition.generation);
-                    connected.push((container, plan));
-                }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
+    async fn restore_networks(&self, live: &BTreeMap<ElementId, Live>) {
+        let connected = live.values().filter_map(|live| {
+            let plan = live.connection.clone()?;
+            Some((live.container.clone()?, plan))
+        });
+        let connected: Vec<_> = connected.collect();
         if let Err(error) = self.shared.runtime.restore_networks(&connected).await {
             tracing::error!(%error, text = error.text, "restoring the networks of executors failed");
         }
-        Ok(())
     }
 
-    /// Executors that run or wait for a restart.
+    /// Executors that run or wait for a restart. Reads every executor once, which is most of an open with many of them.
     fn live_executors(&self) -> Result<BTreeMap<ElementId, Live>, LedgerError> {
         let mut live = BTreeMap::new();
         let mut after: Option<String> = None;
@@ -129,17 +117,20 @@ impl PortLayer {
                 .ledger
                 .list("executor://", after.as_deref(), PAGE, is_live)?;
             for record in page.records {
-                if let Body::Executor(body) = record.body {
+                if let Body::Executor(body) = &record.body {
                     let runs = matches!(record.state, State::Running | State::Paused);
                     let container = ContainerId::new(&record.id, body.composition.generation);
-                    let joined = body.composition.joined.into_keys();
+                    let node = &self.shared.composer.node;
+                    let connection = runs.then(|| node.connected(&record, body)).flatten();
+                    let joined = body.composition.joined.keys().cloned();
                     let live_one = Live {
                         container: runs.then_some(container),
                         volumes: joined
                             .filter(|id| runs && id.kind() == Kind::Volume)
                             .collect(),
+                        connection,
                     };
-                    live.insert(record.id, live_one);
+                    live.insert(record.id.clone(), live_one);
                 }
             }
             match page.next {

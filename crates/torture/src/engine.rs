@@ -182,13 +182,21 @@ impl Torturer<'_> {
     /// Kills containerd and so many shims while it is away; waits until everything is found again.
     async fn round(&mut self, shims: u64, report: &mut Report) -> Result<()> {
         let mut status = self.node.port_layer.engine_status();
-        let losses = status.borrow().losses;
+        let mut losses = status.borrow().losses;
         // Else it comes back at once.
         let held = shims > 0 || self.random.u8(..3) == 0;
         if held {
             self.gate.hold()?;
         }
-        self.victims.kill_containerd()?;
+        let started = Instant::now();
+        while !self.victims.kill_containerd()? {
+            // It ended by itself, and is about to be started.
+            if started.elapsed() > LIMIT {
+                bail!("there is no containerd to kill");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            losses = status.borrow().losses;
+        }
         report.add("kills", 1);
         wait(
             &mut status,
