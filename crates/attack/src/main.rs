@@ -3,8 +3,10 @@
 #![allow(clippy::print_stdout, reason = "a program that prints figures")]
 
 mod cost;
+mod inputs;
 mod limits;
 mod node;
+mod race;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,21 @@ enum Attack {
         #[arg(long, default_value_t = 100)]
         percent: u32,
     },
+    /// Hostile archives, paths, ids, texts, images, tasks, and what a task tries from inside
+    Inputs {
+        /// Try only one in so many of the large classes
+        #[arg(long, default_value_t = 1)]
+        every: usize,
+        /// Print every input with what was seen
+        #[arg(long)]
+        verbose: bool,
+    },
+    /// Swap links in while files are extracted and collected
+    Race {
+        /// Operations, over all kinds
+        #[arg(long, default_value_t = 5000)]
+        count: u32,
+    },
     /// Measure what user ids of its own, the seccomp filter and a network name space add to a task
     Cost {
         /// Tasks of each kind
@@ -38,6 +55,8 @@ enum Attack {
 async fn main() -> ExitCode {
     let held = match Arguments::parse().attack {
         Attack::Limits { percent } => limits::run(percent).await,
+        Attack::Inputs { every, verbose } => inputs::run(every, verbose).await,
+        Attack::Race { count } => race::run(count),
         Attack::Cost { rounds } => cost::run(rounds).await,
     };
     match held {

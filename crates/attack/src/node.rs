@@ -3,12 +3,14 @@
 use std::io::Cursor;
 
 use anyhow::{Context, Result};
+use futures::StreamExt;
 use portlayer::{
     PortLayer,
     archive::TarBuilder,
     compose::{BindHow, JoinHow},
     element::{ElementId, ImageSpec, Kind, NewElement, Spec},
     network::NetworkUse,
+    runtime::LogQuery,
     task::{ExecutorSpec, ExitRecord, TaskSpec},
 };
 use portlayer_node::config::Config;
@@ -19,7 +21,15 @@ pub(crate) async fn on_a_node<T>(work: impl AsyncFnOnce(&PortLayer) -> Result<T>
     let directory = tempfile::Builder::new()
         .prefix("pl-attack-")
         .tempdir_in("/var/tmp")?;
-    let node = portlayer_node::open(&Config::new(directory.path().join("d")))
+    on_a_node_in(&directory.path().join("d"), work).await
+}
+
+/// The same, with the node's data in a directory of the caller's.
+pub(crate) async fn on_a_node_in<T>(
+    data: &std::path::Path,
+    work: impl AsyncFnOnce(&PortLayer) -> Result<T>,
+) -> Result<T> {
+    let node = portlayer_node::open(&Config::new(data))
         .await
         .context("opening a node")?;
     let outcome = async {
@@ -108,6 +118,43 @@ pub(crate) async fn finish(layer: &PortLayer, started: &Started) -> Result<ExitR
     layer.delete(&started.executor).await?;
     layer.delete(&started.task).await?;
     Ok(exit)
+}
+
+/// Runs a task in an executor of its own to its end and removes both, whatever becomes of it. Gives the exit as text, and the output.
+pub(crate) async fn run_in(
+    layer: &PortLayer,
+    name: &str,
+    plan: (ExecutorSpec, TaskSpec),
+    image: &str,
+) -> Result<(String, String)> {
+    let ran = match start(layer, name, plan, image, false).await {
+        Ok(started) => ended(layer, &started.executor, &started.task).await,
+        Err(error) => Err(error),
+    };
+    for (kind, location) in [(Kind::Executor, "executors"), (Kind::Task, "tasks")] {
+        let id = ElementId::new(kind, location, name)?;
+        if layer.read(&id).await.is_ok() {
+            layer.delete(&id).await?;
+        }
+    }
+    ran
+}
+
+/// How a task ended, and what it said.
+pub(crate) async fn ended(
+    layer: &PortLayer,
+    executor: &ElementId,
+    task: &ElementId,
+) -> Result<(String, String)> {
+    let exit = layer.wait(executor, task, None).await?;
+    let mut chunks = layer.logs(&LogQuery::new(executor, task).follow()).await?;
+    let mut output = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        output.extend(chunk?.bytes);
+    }
+    let message = exit.message.as_deref().unwrap_or_default();
+    let how = format!("{} {:?} {message}", exit.reason.as_str(), exit.code);
+    Ok((how, String::from_utf8_lossy(&output).into_owned()))
 }
 
 /// A shell script as a task.

@@ -10,6 +10,8 @@ pub mod error;
 pub mod event;
 mod figures;
 pub mod filter;
+#[doc(hidden)]
+pub mod fuzz;
 mod history;
 pub mod ledger;
 pub mod log;

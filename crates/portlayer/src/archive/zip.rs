@@ -7,6 +7,7 @@ use ::zip::result::ZipError;
 use ::zip::write::SimpleFileOptions;
 use ::zip::{DateTime, ZipArchive, ZipWriter};
 
+use super::scan::check_entry;
 use super::{ArchiveError, Entry, EntryKind, FormatRule, Limits, TarBuilder, TarReader, shown};
 
 /// File types of a Unix mode, as zips of Unix programs have them.
@@ -83,7 +84,7 @@ pub fn tar_of_zip<Z: Read + Seek>(
         // The size in a zip's directory is only a claim: the content is spooled, then its size is known.
         let mut content = tempfile::tempfile().map_err(ArchiveError::Read)?;
         let copied =
-            io::copy(&mut entry.by_ref().take(left + 1), &mut content).map_err(|_| damaged())?;
+            io::copy(&mut entry.by_ref().take(left.saturating_add(1)), &mut content).map_err(|_| damaged())?;
         left = left.checked_sub(copied).ok_or(match most {
             most if most < limits.bytes => ArchiveError::Ratio {
                 limit: limits.ratio,
@@ -149,7 +150,7 @@ fn date(seconds: i64) -> DateTime {
 /// ([`super::WriteOptions::hard_links`]). Returns the output. Blocks.
 ///
 /// # Errors
-/// As [`TarReader`]; [`FormatRule::NotForZip`] for names that are not UTF-8, hard links and devices; [`ArchiveError::Read`]
+/// As [`TarReader`] and [`super::extract`]; [`super::Rule::NotForZip`] for names that are not UTF-8, hard links and devices; [`ArchiveError::Read`]
 /// when the output cannot be written.
 pub fn zip_of_tar<R: Read, W: Write>(tar: R, out: W, limits: &Limits) -> Result<W, ArchiveError> {
     let mut reader = TarReader::new(tar, *limits)?;
@@ -157,6 +158,8 @@ pub fn zip_of_tar<R: Read, W: Write>(tar: R, out: W, limits: &Limits) -> Result<
     let failed = |error: ZipError| ArchiveError::Read(io::Error::other(error));
     let mut buffer = vec![0; 64 << 10];
     while let Some(entry) = reader.next_entry()? {
+        // A name of more than 64 KiB is a panic in the writer, and `..` is for no zip of ours.
+        check_entry(&entry, limits)?;
         let (name, target) = (text(&entry, &entry.path)?, text(&entry, &entry.target)?);
         let options = SimpleFileOptions::default()
             .unix_permissions(entry.mode)
@@ -247,6 +250,17 @@ mod tests {
         ] {
             let refused = zip_of_tar(tar.as_slice(), Vec::new(), &Limits::default());
             assert!(refused.unwrap_err().is_bad_archive());
+        }
+    }
+
+    #[test]
+    fn names_no_writer_takes_are_refused_before_it() {
+        for name in [vec![b'n'; 70_000], b"../x".to_vec()] {
+            let tar = TarBuilder::new()
+                .entry(EntryKind::File, &name, b"", 0o644, b"x")
+                .finish();
+            let refused = zip_of_tar(tar.as_slice(), Vec::new(), &Limits::default());
+            assert!(matches!(refused, Err(ArchiveError::Entry { .. })));
         }
     }
 

@@ -9,6 +9,7 @@ mod capabilities;
 mod commit;
 mod composition;
 mod diff;
+mod documents;
 mod draft;
 mod driver;
 mod error;
@@ -31,6 +32,9 @@ mod steps;
 mod stop;
 mod validate;
 mod verbs;
+
+#[doc(hidden)]
+pub use documents::documents;
 
 pub use composition::{Composition, Joined, Role, Run, RunState};
 pub use diff::{Change, Plan, Step};

@@ -39,6 +39,7 @@ mod power;
 mod read;
 mod room;
 mod schema;
+pub(crate) mod stored;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
