@@ -2,6 +2,7 @@
 //!
 //! Every test of what commands do runs both ways: the commands open the node themselves, and they speak to a daemon.
 
+mod copy;
 mod daemon;
 mod data;
 mod diego;

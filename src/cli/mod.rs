@@ -5,6 +5,7 @@ mod completion;
 mod compose;
 mod config;
 mod context;
+mod copy;
 mod diego;
 mod element;
 mod embedded;
@@ -123,6 +124,7 @@ enum Command {
     Update(element::UpdateArgs),
     Export(element::ExportArgs),
     Import(element::ImportArgs),
+    Cp(copy::CopyArgs),
     Run(Box<task::run::RunArgs>),
     Compose(compose::ComposeArgs),
     Diego(diego::DiegoArgs),
@@ -277,6 +279,7 @@ async fn on_node(command: Command, context: &Context) -> Outcome {
         Command::Update(args) => element::update(args, context).await,
         Command::Export(args) => element::export(args, context).await,
         Command::Import(args) => element::import(args, context).await,
+        Command::Cp(args) => copy::run(args, context).await,
         Command::Run(args) => task::run::run(*args, context)
             .await
             .map_err(Failure::of_own),

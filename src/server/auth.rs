@@ -138,7 +138,7 @@ pub(super) fn identify(
 
 /// The calls that change nothing on the node. All others need [`Role::ReadWrite`]; a test holds this list against the
 /// descriptors, so that a new call is put on one side or the other.
-pub(super) const LOOKING: [&str; 32] = [
+pub(super) const LOOKING: [&str; 33] = [
     "/portlayer.v1.DiegoService/DesiredTask",
     "/portlayer.v1.DiegoService/DesiredTasks",
     "/portlayer.v1.DiegoService/FollowTasks",
@@ -146,6 +146,7 @@ pub(super) const LOOKING: [&str; 32] = [
     "/portlayer.v1.DiegoService/Domains",
     "/portlayer.v1.ElementsService/Read",
     "/portlayer.v1.ElementsService/Export",
+    "/portlayer.v1.ElementsService/CopyOut",
     "/portlayer.v1.ElementsService/List",
     "/portlayer.v1.ElementsService/History",
     "/portlayer.v1.CompositionsService/Open",

@@ -16,7 +16,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
-use super::{Answers, PIECE, Shared, bad, id_in, layer_of, pull, tell_revision};
+use super::{Answers, PIECE, Shared, bad, copies, id_in, layer_of, pull, tell_revision};
 
 /// Messages of progress on the way; what does not fit is dropped.
 pub(super) const PROGRESS: usize = 16;
@@ -59,6 +59,7 @@ pub(super) fn create(field: &str, message: v1::CreateRequest) -> Result<NewEleme
 impl ElementsService for Elements {
     type ImportStream = Answers<v1::ImportResponse>;
     type ExportStream = Answers<v1::ExportResponse>;
+    type CopyOutStream = Answers<v1::CopyOutResponse>;
     type PullStream = Answers<v1::PullResponse>;
 
     async fn create(
@@ -165,6 +166,22 @@ impl ElementsService for Elements {
                 fault.into_status()
             });
         Ok(Response::new(self.0.until_draining(first.chain(pieces))))
+    }
+
+    async fn copy_out(
+        &self,
+        request: Request<v1::CopyOutRequest>,
+    ) -> Result<Response<Self::CopyOutStream>, Status> {
+        let layer = layer_of(&request)?;
+        copies::out(&self.0, layer, request.into_inner()).await
+    }
+
+    async fn copy_in(
+        &self,
+        request: Request<Streaming<v1::CopyInRequest>>,
+    ) -> Result<Response<v1::CopyInResponse>, Status> {
+        let layer = layer_of(&request)?;
+        copies::into(layer, request.into_inner()).await
     }
 
     async fn update(

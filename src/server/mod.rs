@@ -23,6 +23,7 @@
 
 mod auth;
 mod compositions;
+mod copies;
 mod daemon;
 mod diego;
 mod elements;

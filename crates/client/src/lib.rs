@@ -23,6 +23,7 @@ mod attach;
 pub mod compose;
 mod compositions;
 mod connection;
+mod copy;
 mod diego;
 mod elements;
 mod error;

@@ -4,6 +4,7 @@
 pub mod archive;
 mod audit;
 pub mod compose;
+pub mod copy;
 pub mod crash;
 pub mod element;
 pub mod error;

@@ -4,6 +4,7 @@
 //! What goes out of a node carries no values of secrets: see [`hide_secrets`].
 
 mod compose;
+mod copy;
 mod element;
 mod error;
 mod event;

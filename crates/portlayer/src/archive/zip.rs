@@ -83,8 +83,11 @@ pub fn tar_of_zip<Z: Read + Seek>(
         }
         // The size in a zip's directory is only a claim: the content is spooled, then its size is known.
         let mut content = tempfile::tempfile().map_err(ArchiveError::Read)?;
-        let copied =
-            io::copy(&mut entry.by_ref().take(left.saturating_add(1)), &mut content).map_err(|_| damaged())?;
+        let copied = io::copy(
+            &mut entry.by_ref().take(left.saturating_add(1)),
+            &mut content,
+        )
+        .map_err(|_| damaged())?;
         left = left.checked_sub(copied).ok_or(match most {
             most if most < limits.bytes => ArchiveError::Ratio {
                 limit: limits.ratio,

@@ -7,6 +7,7 @@ use super::{
     UpdateError,
 };
 use crate::compose::{CommitError, ComposeError, HandleError, TaskError};
+use crate::copy::CopyError;
 use crate::element::{ChecksumError, ElementId, IdError};
 use crate::ledger::LedgerError;
 use crate::runtime::RuntimeError;
@@ -74,6 +75,8 @@ any_error! {
     Ledger(LedgerError),
     /// The audit.
     Audit(AuditError),
+    /// Copies in and out.
+    Copy(CopyError),
 }
 
 impl Error {

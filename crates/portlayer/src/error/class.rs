@@ -3,7 +3,9 @@
 use super::{
     CreateError, DeleteError, ErrorKind, LocationError, ParseError, ReadError, UpdateError,
 };
+use crate::archive::ArchiveError;
 use crate::compose::{CommitError, ComposeError, HandleError, StepError, TaskError};
+use crate::copy::CopyError;
 use crate::element::ElementId;
 use crate::ledger::LedgerError;
 use crate::runtime::{RuntimeError, RuntimeErrorKind};
@@ -144,6 +146,52 @@ impl Classify for ReadError {
             Self::InvalidPage => Some("page_token".to_owned()),
             _ => None,
         }
+    }
+}
+
+impl Classify for CopyError {
+    fn class(&self) -> Class {
+        use std::io::ErrorKind as Io;
+        match self {
+            Self::Read(error) => error.class(),
+            Self::Location(error) => error.class(),
+            Self::Task(error) => error.class(),
+            Self::NoFiles { .. } => class(ErrorKind::InvalidArgument, "no_files"),
+            Self::Store { source, .. } => source.class(),
+            Self::Path { source, .. } => match source.kind() {
+                Io::NotFound => class(ErrorKind::NotFound, "no_such_path"),
+                _ => class(ErrorKind::InvalidArgument, "path"),
+            },
+            Self::Archive { source, .. } if source.is_no_space() => {
+                class(ErrorKind::ResourceExhausted, "insufficient_space")
+            }
+            Self::Archive { source, .. } if source.is_bad_archive() => {
+                class(ErrorKind::InvalidArgument, "archive")
+            }
+            Self::Archive {
+                source: ArchiveError::Read(_),
+                ..
+            } => class(ErrorKind::Unavailable, "data_stream"),
+            Self::Archive { .. } => class(ErrorKind::FailedPrecondition, "files"),
+            Self::Thread { .. } => class(ErrorKind::Internal, "thread"),
+        }
+    }
+
+    fn element(&self) -> Option<&ElementId> {
+        match self {
+            Self::Read(error) => error.element(),
+            Self::Location(error) => error.element(),
+            Self::Task(error) => error.element(),
+            Self::NoFiles { id }
+            | Self::Store { id, .. }
+            | Self::Path { id, .. }
+            | Self::Archive { id, .. }
+            | Self::Thread { id, .. } => Some(id),
+        }
+    }
+
+    fn field(&self) -> Option<String> {
+        matches!(self, Self::Path { .. }).then(|| "path".to_owned())
     }
 }
 

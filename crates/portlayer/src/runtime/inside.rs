@@ -57,6 +57,13 @@ impl IdMap {
         let range = ranges.find(|range| id >= range.inside && id - range.inside < range.count)?;
         range.outside.checked_add(id - range.inside)
     }
+
+    /// The container's id of an id of the host; `None` when it is not mapped.
+    pub fn inside(&self, id: u32) -> Option<u32> {
+        let mut ranges = self.0.iter();
+        let range = ranges.find(|range| id >= range.outside && id - range.outside < range.count)?;
+        range.inside.checked_add(id - range.outside)
+    }
 }
 
 #[cfg(test)]
@@ -71,6 +78,8 @@ mod tests {
         assert_eq!(map.outside(9), Some(100_009));
         assert_eq!(map.outside(10), Some(5));
         assert_eq!(map.outside(11), None);
+        assert_eq!((map.inside(100_009), map.inside(5)), (Some(9), Some(10)));
+        assert_eq!(map.inside(100_010), None);
         assert_eq!(IdMap::identity().outside(1234), Some(1234));
         assert_eq!(
             IdMap::parse("         0          0 4294967295\n"),
