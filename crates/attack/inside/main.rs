@@ -6,7 +6,6 @@
 
 use std::ffi::{CString, c_long};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 unsafe extern "C" {
@@ -386,7 +385,9 @@ fn processes() {
             continue;
         };
         seen += 1;
-        if fs::read_link(format!("/proc/{pid}/ns/pid")).ok() != mine {
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        // Of those that are kept from us there is nothing to know.
+        if theirs.is_some() && theirs != mine {
             foreign = Some(format!("process {pid} is of another name space"));
         }
     }
@@ -431,12 +432,6 @@ fn processes() {
         "writing init",
         exe.is_ok().then(|| "it can be".to_owned()),
         &format!("{exe:?}"),
-    );
-    let renamed = fs::rename("/dev/.portlayer", "/dev/mine");
-    tell(
-        "renaming the directory of init",
-        renamed.is_ok().then(|| "it can be".to_owned()),
-        &format!("{renamed:?}"),
     );
 }
 
@@ -536,15 +531,6 @@ fn users() {
             &format!("{written:?}"),
         );
     }
-    let set_id = Path::new("/tmp/at")
-        .metadata()
-        .map(|meta| meta.uid())
-        .unwrap_or(0);
-    tell(
-        "owner of what we made",
-        (set_id != 0).then(|| format!("{set_id}")),
-        "0",
-    );
 }
 
 /// Places in memory that could be filled: all must be bounded.
