@@ -77,8 +77,8 @@ async fn a_call_is_a_span_and_the_steps_of_its_commit_are_below_it() {
     assert_eq!(run.name, "call");
     assert_eq!(attribute(run, "actor").as_deref(), Some("uid 0"));
     // The ids of all it was about: the last is the executor.
-    let ids = run.attributes.iter().filter(|found| found.key == "id");
-    let last = ids.last().and_then(|found| found.value.clone());
+    let mut ids = run.attributes.iter().filter(|found| found.key == "id");
+    let last = ids.next_back().and_then(|found| found.value.clone());
     let executor = Value::StringValue(executor.to_string());
     assert_eq!(last.and_then(|value| value.value), Some(executor));
     assert!(attribute(run, "revision").is_some());
