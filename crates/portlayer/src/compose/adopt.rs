@@ -337,7 +337,12 @@ impl Driver {
             .get(task)
             .filter(|_| !is_tasks_fault(&failed.source));
         let wait = again.and_then(|settings| back_off(settings, restarts, &exit));
-        let generation = body.composition.generation + u32::from(self.live.is_none());
+        let generation = match self.live.is_none() {
+            true => self
+                .node
+                .next_generation(&self.executor, body.composition.generation),
+            false => body.composition.generation,
+        };
         let (id, recorded, again) = (self.executor.clone(), exit, wait.is_some());
         let written: Result<(), TxnError> = self
             .node
