@@ -237,13 +237,14 @@ mod tests {
     }
 
     /// A new call stands here or in [`LOOKING`].
-    const CHANGING: [&str; 18] = [
+    const CHANGING: [&str; 19] = [
         "/portlayer.v1.CompositionsService/Commit",
         "/portlayer.v1.DiegoService/CancelTask",
         "/portlayer.v1.DiegoService/DeleteTask",
         "/portlayer.v1.DiegoService/DesireTask",
         "/portlayer.v1.DiegoService/ResolveTask",
         "/portlayer.v1.DiegoService/UpsertDomain",
+        "/portlayer.v1.ElementsService/CopyIn",
         "/portlayer.v1.ElementsService/Create",
         "/portlayer.v1.ElementsService/Delete",
         "/portlayer.v1.ElementsService/EnsureFreespace",

@@ -1,15 +1,15 @@
 //! Logs that get the stored output of tasks sent on: journald and syslog.
 //!
 //! A follower per log, task and executor reads the stored files and sends lines; its place is durable after each piece. So
-//! it goes on where it was when the receiver was away, or we were; a break in between sends at most the lines of one
-//! piece again, each with the same sequence as before.
+//! it goes on where it was when the receiver was away, or we were; after a break the lines of the last second come again,
+//! each with the same sequence as before.
 
 mod lines;
 mod message;
 mod place;
 mod receiver;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use portlayer::element::ElementId;
 use portlayer::log::LogSpec;
 use portlayer::runtime::{LogChunk, LogQuery, SinkPlan};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::log::Logs;
 use super::{Stream, reader};
@@ -30,6 +31,11 @@ use receiver::Receiver;
 
 /// Waits before a receiver that was away is tried again: the first, and the longest.
 const WAITS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+/// How long a receiver with a connection may take to show that it never read what its kernel took: TCP tells no more, and
+/// syslog answers nothing. Lines that are younger come again when the connection breaks.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Lines kept for that at most.
+const MAX_SETTLING: usize = 8192;
 /// How long the removal of an executor waits for what is on its way.
 const REMOVE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -158,7 +164,7 @@ impl Forwarders {
                 .filter_map(|file| running.remove(&file))
                 .collect()
         };
-        let limit = tokio::time::Instant::now() + REMOVE_LIMIT;
+        let limit = Instant::now() + REMOVE_LIMIT;
         for mut follower in of_it {
             if tokio::time::timeout_at(limit, &mut follower).await.is_err() {
                 tracing::warn!(%executor, "output that was not sent on is removed");
@@ -216,6 +222,8 @@ struct Follower {
     whose: Whose,
     lines: [Lines; 2],
     receiver: Option<Receiver>,
+    /// Sent, but the receiver may yet turn out not to have read them: when, and what.
+    settling: VecDeque<(Instant, Line)>,
     /// Behind the last piece that was read.
     seen: u64,
 }
@@ -242,6 +250,7 @@ impl Follower {
             },
             file: file.to_owned(),
             receiver: None,
+            settling: VecDeque::new(),
             seen: 0,
             followed,
         }
@@ -277,8 +286,8 @@ impl Follower {
         };
         let lines = &mut self.lines[stream.index()];
         let after = lines.take(from, chunk.time.as_nanos(), piece, &mut counts, &mut out);
-        self.send(&out).await;
         counts.sent += out.len() as u64;
+        self.send(out).await;
         self.followed.counts = counts;
         self.followed.next[stream.index()] = after;
         self.store().await
@@ -290,8 +299,9 @@ impl Follower {
         for lines in &mut self.lines {
             lines.end(&mut counts, &mut out);
         }
-        self.send(&out).await;
         counts.sent += out.len() as u64;
+        self.send(out).await;
+        self.settle().await;
         self.followed.counts = counts;
         // Further runs begin behind everything there is.
         for next in &mut self.followed.next {
@@ -307,19 +317,62 @@ impl Follower {
     }
 
     /// Sends lines, however long that takes: the output waits in its files.
-    async fn send(&mut self, lines: &[Line]) {
+    async fn send(&mut self, mut lines: Vec<Line>) {
+        self.forget_settled();
         let (mut sent, mut wait) = (0, WAITS[0]);
         while sent < lines.len() {
-            let before = sent;
-            if let Err(error) = self.try_send(lines, &mut sent).await {
-                self.receiver = None;
-                if sent > before {
+            if let Err(error) = self.try_send(&lines, &mut sent).await {
+                if sent > 0 {
                     wait = WAITS[0];
                 }
+                self.receiver = None;
+                let mut again = self.unsettled();
+                again.extend(lines.drain(sent..));
+                (lines, sent) = (again, 0);
                 tracing::debug!(%error, log = %self.followed.plan.log, "a log is away");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(WAITS[1]);
             }
+        }
+        if self.receiver.as_ref().is_some_and(Receiver::may_break) {
+            let now = Instant::now();
+            self.settling
+                .extend(lines.into_iter().map(|line| (now, line)));
+            let many = self.settling.len().saturating_sub(MAX_SETTLING);
+            self.settling.drain(..many);
+        }
+    }
+
+    /// Waits until everything that was sent has settled.
+    async fn settle(&mut self) {
+        loop {
+            self.forget_settled();
+            if self.settling.is_empty() {
+                return;
+            }
+            if self
+                .receiver
+                .as_ref()
+                .is_some_and(|receiver| receiver.check().is_ok())
+            {
+                tokio::time::sleep(WAITS[0]).await;
+            } else {
+                self.receiver = None;
+                let again = self.unsettled();
+                self.send(again).await;
+            }
+        }
+    }
+
+    fn unsettled(&mut self) -> Vec<Line> {
+        self.settling.drain(..).map(|(_, line)| line).collect()
+    }
+
+    fn forget_settled(&mut self) {
+        while let Some((since, _)) = self.settling.front()
+            && since.elapsed() >= SETTLE
+        {
+            self.settling.pop_front();
         }
     }
 

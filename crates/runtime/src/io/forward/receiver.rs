@@ -67,6 +67,19 @@ impl Receiver {
         tokio::time::timeout(LIMIT, connect).await?
     }
 
+    /// Whether what it took can be lost with the connection.
+    pub(super) fn may_break(&self) -> bool {
+        matches!(self, Receiver::Stream(_))
+    }
+
+    /// Whether its connection holds.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match self {
+            Receiver::Datagrams(_) => Ok(()),
+            Receiver::Stream(stream) => open(stream),
+        }
+    }
+
     /// Sends lines; `sent` of them were before. When it fails, those that were taken for certain are counted in it.
     pub(super) async fn send(
         &mut self,
