@@ -1,6 +1,6 @@
 //! Targets of fuzzing: each takes bytes from anybody, and panics when something does not hold.
 //!
-//! `./dev fuzz TARGET` runs one under libFuzzer (`fuzz/`); `tests/slice.rs` runs all of them a little on every change.
+//! `./dev fuzz TARGET` runs one under libFuzzer (`fuzz/` here); `tests/slice.rs` runs all of them a little on every change.
 
 mod documents;
 #[path = "../../../src/cli/output/escape.rs"]

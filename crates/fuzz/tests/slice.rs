@@ -72,7 +72,7 @@ fn portlayer_fuzz_seed(target: &str) -> Vec<u8> {
 
 fn kept(target: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fuzz/corpus")
+        .join("fuzz/corpus")
         .join(target);
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries
