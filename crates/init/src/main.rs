@@ -90,12 +90,6 @@ fn run() -> Result<u8> {
         hold::run(directory.as_ref())?;
         return Ok(0);
     }
-    // A task can execute the file it is in. As anything but process 1 it reaps nobody and would only stay.
-    if std::process::id() != 1 {
-        return Err(Error::other(
-            "it is process 1 of a process namespace, or nothing",
-        ));
-    }
     sys::set_undumpable()?;
     let arguments = arguments()?;
     let mut status = Status::from_environment();

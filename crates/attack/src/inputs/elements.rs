@@ -47,10 +47,11 @@ pub(super) async fn tasks(report: &mut Report, layer: &PortLayer) -> Result<()> 
             Must::Refused,
             of(&vec!["a".repeat(100_000).as_str(); 80]),
         ),
+        // Init without a program stays until it is killed, as it is to: these have one.
         (
             "program is ourselves".to_owned(),
             Must::Contained,
-            of(&["/proc/self/exe"]),
+            of(&["/proc/self/exe", "--", "/bin/true"]),
         ),
         (
             "program is a descriptor".to_owned(),
@@ -60,7 +61,7 @@ pub(super) async fn tasks(report: &mut Report, layer: &PortLayer) -> Result<()> 
         (
             "program is init".to_owned(),
             Must::Contained,
-            of(&["/dev/.portlayer/init"]),
+            of(&["/dev/.portlayer/init", "--", "/bin/true"]),
         ),
         (
             "program is a directory".to_owned(),

@@ -195,7 +195,7 @@ pub(super) async fn configurations(report: &mut Report, layer: &PortLayer) -> Re
         add("User", value);
     }
     for value in [
-        json!(["/proc/self/exe"]),
+        json!(["/proc/self/exe", "--", "/bin/true"]),
         json!(["/proc/self/fd/5"]),
         json!(["/dev/.portlayer/init", "x"]),
         json!([""]),
