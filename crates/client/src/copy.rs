@@ -95,9 +95,9 @@ fn parts(
             Some(Ok(piece)) => Some((part(Part::Data(piece)), Some((pieces, failed)))),
             None => Some((part(Part::End(v1::CopyInEnd {})), None)),
             Some(Err(error)) => {
-                // Nobody listens only when the call is over.
+                // Nobody listens only when the call is over. Without its end the stream is broken to the server too.
                 let _ = failed.send(error);
-                std::future::pending().await
+                None
             }
         }
     });

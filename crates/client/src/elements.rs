@@ -262,9 +262,10 @@ fn parts(
             Some(Ok(piece)) => Some((part(Part::Data(piece)), Some((pieces, failed)))),
             None => Some((part(Part::End(v1::ImportEnd {})), None)),
             Some(Err(error)) => {
-                // Nobody listens only when the call is over.
+                // Nobody listens only when the call is over. A stream that ends without its end is broken to the server too,
+                // also when it never hears that the call was given up.
                 let _ = failed.send(error);
-                std::future::pending().await
+                None
             }
         }
     });
