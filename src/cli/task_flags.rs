@@ -163,6 +163,9 @@ pub(crate) struct ExecutorFlags {
     /// Use the host's user ids: root inside is root outside
     #[arg(long)]
     host_users: bool,
+    /// Let programs of the processor's other instruction set run (32-bit x86)
+    #[arg(long)]
+    compat_programs: bool,
 }
 
 impl ExecutorFlags {
@@ -177,6 +180,7 @@ impl ExecutorFlags {
                 drop_capabilities: self.cap_drop.clone(),
                 allow_new_privileges: self.allow_new_privileges,
                 host_users: self.host_users,
+                compat_programs: self.compat_programs,
             },
         }
     }

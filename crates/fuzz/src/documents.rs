@@ -76,6 +76,7 @@ pub fn oci(bytes: &[u8]) {
             drop_capabilities: capabilities(&mut from),
             allow_new_privileges: flags & 4 != 0,
             host_users: flags & 8 != 0,
+            compat_programs: flags & 16 != 0,
         },
     };
     let known = ["nofile", "nproc", "as", "core"];

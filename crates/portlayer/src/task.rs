@@ -217,6 +217,10 @@ pub struct Isolation {
     /// Use the host's user ids: root inside is root outside. Without it every executor that is not privileged gets ids of its
     /// own, which are nobody's on the host.
     pub host_users: bool,
+    /// Programs of the processor's other instruction set (32-bit x86 on `x86_64`) may run, filtered by the same list; without it
+    /// their first call ends them with SIGSYS. The filter is built for each set at the start of every process, which takes
+    /// milliseconds.
+    pub compat_programs: bool,
 }
 
 impl Isolation {

@@ -386,6 +386,7 @@ impl Wire for Isolation {
             drop_capabilities,
             allow_new_privileges,
             host_users,
+            compat_programs,
         } = self;
         v1::Isolation {
             privileged,
@@ -393,6 +394,7 @@ impl Wire for Isolation {
             drop_capabilities,
             allow_new_privileges,
             host_users,
+            compat_programs,
         }
     }
 
@@ -403,6 +405,7 @@ impl Wire for Isolation {
             drop_capabilities,
             allow_new_privileges,
             host_users,
+            compat_programs,
         } = message;
         Ok(Isolation {
             privileged,
@@ -410,6 +413,7 @@ impl Wire for Isolation {
             drop_capabilities,
             allow_new_privileges,
             host_users,
+            compat_programs,
         })
     }
 }

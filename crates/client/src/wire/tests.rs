@@ -272,6 +272,7 @@ fn bodies() -> Vec<Descriptor> {
             limits: limits(),
             isolation: Isolation {
                 host_users: true,
+                compat_programs: true,
                 privileged: true,
                 add_capabilities: vec!["CAP_NET_RAW".into()],
                 drop_capabilities: vec!["CAP_KILL".into()],

@@ -181,9 +181,9 @@ fn linux(resolved: &Resolved, host: &Host, ids: Option<IdRange>) -> Value {
         linux["sysctl"] = json!({ "net.ipv4.ping_group_range": PING_GROUPS });
     }
     if !privileged {
-        let bounding =
-            capabilities::bounding(&resolved.spec.isolation, host.isolation.capabilities);
-        linux["seccomp"] = seccomp::filter(&bounding);
+        let isolation = &resolved.spec.isolation;
+        let bounding = capabilities::bounding(isolation, host.isolation.capabilities);
+        linux["seccomp"] = seccomp::filter(isolation, &bounding);
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);
     }

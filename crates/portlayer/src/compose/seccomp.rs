@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use crate::task::Isolation;
+
 /// The version of the list; the first line of the file names the same.
 pub(crate) const VERSION: u32 = 1;
 const LIST: &str = include_str!("syscalls.txt");
@@ -66,7 +68,7 @@ pub(crate) fn allowed(bounding: &BTreeSet<&str>) -> BTreeSet<&'static str> {
 }
 
 /// The filter of a container whose processes can have these capabilities at most.
-pub(crate) fn filter(bounding: &BTreeSet<&str>) -> Value {
+pub(crate) fn filter(isolation: &Isolation, bounding: &BTreeSet<&str>) -> Value {
     let names = allowed(bounding);
     let mut calls = vec![json!({ "names": names, "action": "SCMP_ACT_ALLOW" })];
     for (name, values) in [("personality", PERSONALITIES), ("socket", FAMILIES)] {
@@ -87,20 +89,25 @@ pub(crate) fn filter(bounding: &BTreeSet<&str>) -> Value {
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": EPERM,
-        "architectures": architectures(),
+        "architectures": architectures(isolation),
         "syscalls": calls,
     })
 }
 
-/// The machine's own and those its kernel also runs; calls of any other are killed.
-fn architectures() -> &'static [&'static str] {
-    match std::env::consts::ARCH {
-        "x86_64" => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-        "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
-        "riscv64" => &["SCMP_ARCH_RISCV64"],
-        "s390x" => &["SCMP_ARCH_S390X", "SCMP_ARCH_S390"],
+/// Instruction sets whose calls are filtered; the first call of any other ends its thread. Never x32: no distribution's kernel
+/// runs it, and building the filter for it costs as much as for the others.
+pub(crate) fn architectures(isolation: &Isolation) -> &'static [&'static str] {
+    let (all, own): (&[_], _) = match std::env::consts::ARCH {
+        "x86_64" => (&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], 1),
+        "aarch64" => (&["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"], 1),
+        "riscv64" => (&["SCMP_ARCH_RISCV64"], 1),
+        "s390x" => (&["SCMP_ARCH_S390X", "SCMP_ARCH_S390"], 1),
         // An empty list is the machine's own.
-        _ => &[],
+        _ => (&[], 0),
+    };
+    match isolation.compat_programs {
+        true => all,
+        false => &all[..own],
     }
 }
 
@@ -161,7 +168,8 @@ mod tests {
 
     #[test]
     fn calls_with_rules_about_arguments() {
-        let plain = filter(&BTreeSet::new());
+        let isolation = Isolation::default();
+        let plain = filter(&isolation, &BTreeSet::new());
         assert_eq!(calls(&plain, "socket").len(), FAMILIES.len());
         assert_eq!(calls(&plain, "personality").len(), PERSONALITIES.len());
         assert_eq!(
@@ -169,9 +177,23 @@ mod tests {
             NEW_NAMESPACES
         );
         assert_eq!(calls(&plain, "clone3")[0]["errnoRet"], ENOSYS);
-        let admin = filter(&BTreeSet::from(["CAP_SYS_ADMIN"]));
+        let admin = filter(&isolation, &BTreeSet::from(["CAP_SYS_ADMIN"]));
         assert_eq!(calls(&admin, "clone").len(), 1);
         assert!(calls(&admin, "clone")[0].get("args").is_none());
         assert_eq!(calls(&admin, "mount").len(), 1);
+    }
+    #[test]
+    fn other_instruction_sets_are_asked_for() {
+        let with = |compat_programs| {
+            let isolation = Isolation {
+                compat_programs,
+                ..Isolation::default()
+            };
+            architectures(&isolation)
+        };
+        assert!(with(false).len() <= 1);
+        assert!(with(true).starts_with(with(false)));
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(with(true), ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]);
     }
 }

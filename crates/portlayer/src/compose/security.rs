@@ -54,6 +54,8 @@ pub struct Seccomp {
     pub version: u32,
     /// How many calls are allowed whatever their arguments.
     pub allowed: usize,
+    /// Instruction sets whose programs can run, as libseccomp names them; empty = the machine's own.
+    pub architectures: Vec<Cow<'static, str>>,
     /// What every call gets that is not allowed.
     pub otherwise: Cow<'static, str>,
 }
@@ -112,6 +114,10 @@ impl PortLayer {
             seccomp: filtered.then(|| Seccomp {
                 version: seccomp::VERSION,
                 allowed: seccomp::allowed(&bounding).len(),
+                architectures: seccomp::architectures(isolation)
+                    .iter()
+                    .map(|name| Cow::Borrowed(*name))
+                    .collect(),
                 otherwise: "EPERM".into(),
             }),
             apparmor: node

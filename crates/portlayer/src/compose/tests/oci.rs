@@ -182,10 +182,9 @@ fn what_is_asked_for_changes_only_its_place() {
 #[test]
 fn the_filter_survives_the_library_whole() {
     let plain = document(|_| {}, false);
-    let wanted = crate::compose::seccomp::filter(&crate::compose::capabilities::bounding(
-        &Isolation::default(),
-        u64::MAX,
-    ));
+    let isolation = Isolation::default();
+    let bounding = crate::compose::capabilities::bounding(&isolation, u64::MAX);
+    let wanted = crate::compose::seccomp::filter(&isolation, &bounding);
     assert_eq!(plain["linux"]["seccomp"], wanted);
     let confined = Host {
         isolation: HostIsolation {
