@@ -92,8 +92,7 @@ impl Forwarders {
         sinks: &[SinkPlan],
     ) -> io::Result<()> {
         let output = self.shared.logs.directory(executor, task);
-        for plan in sinks.iter().filter(|plan| plan.spec.is_forwarded()) {
-            let file = place::file(&output, &plan.log);
+        for (plan, file) in forwarded(&output, sinks) {
             std::fs::create_dir_all(output.join("sinks"))?;
             let followed = match place::read(&file)? {
                 Some(known) => Followed {
@@ -131,8 +130,7 @@ impl Forwarders {
         sinks: &[SinkPlan],
     ) -> io::Result<()> {
         let output = self.shared.logs.directory(executor, task);
-        for plan in sinks.iter().filter(|plan| plan.spec.is_forwarded()) {
-            let file = place::file(&output, &plan.log);
+        for (_, file) in forwarded(&output, sinks) {
             if place::read(&file)?.is_some() {
                 self.follow(output.clone(), file);
             }
@@ -180,6 +178,17 @@ pub(crate) async fn reach(spec: &LogSpec) -> io::Result<()> {
         true => Receiver::connect(spec).await.map(drop),
         false => Ok(()),
     }
+}
+
+/// The destinations that output is sent on to, each with its file.
+fn forwarded<'a>(
+    output: &Path,
+    sinks: &'a [SinkPlan],
+) -> impl Iterator<Item = (&'a SinkPlan, PathBuf)> {
+    sinks
+        .iter()
+        .filter(|plan| plan.spec.is_forwarded())
+        .map(|plan| (plan, place::file(output, &plan.log)))
 }
 
 /// Follows until nobody writes any more and all is sent.
