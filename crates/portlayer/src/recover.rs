@@ -56,6 +56,8 @@ impl PortLayer {
     /// Compares ledger and engine and mends the difference. Returns what nobody owns and nobody is endangered by: it is
     /// removed while we serve. Errors: the ledger cannot be read, the engine not listed.
     pub(crate) async fn recover(&self) -> Result<Vec<Finding>, OpenError> {
+        // However it ends.
+        let _taken_over = self.shared.composer.node.taken_over.clone().drop_guard();
         let mut unfinished = BTreeSet::new();
         for (executor, intent) in self.shared.ledger.intents::<Intent>()? {
             match intent {

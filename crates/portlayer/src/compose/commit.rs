@@ -14,6 +14,7 @@ use write::{Writing, intent, rest_intent};
 use super::diff::{Action, Live as Changes};
 use super::driver::Driver;
 use super::live::Live;
+use super::patience::Away;
 use super::prepare::Prepared;
 use super::steps::{Start, step};
 use super::{CommitError, CommitResult, Composition, ElementResult, Handle, RunId, StepError};
@@ -32,8 +33,11 @@ impl Driver {
         let was_live = self.live.is_some();
         let outcome = self.commit_once(handle, operation).await;
         match outcome {
-            // The container may have ended under the commit: then it is a fresh start that was wanted.
-            Err(CommitError::Step { .. }) if was_live && self.ends_soon().await => {
+            // The container may have ended under the commit: then it is a fresh start that was wanted. Of an engine that went
+            // away nobody knows what it has started: whether that is to run again is the caller's to say.
+            Err(CommitError::Step { ref source, .. })
+                if was_live && !source.is_away() && self.ends_soon().await =>
+            {
                 self.commit_once(handle, operation).await
             }
             outcome => outcome,

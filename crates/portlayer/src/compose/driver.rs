@@ -296,6 +296,7 @@ impl Driver {
 
     /// Cleans up behind a recorded end: the process, and the container after its last.
     async fn forget_process(&mut self, task: &ElementId) {
+        self.node.taken_over.cancelled().await;
         crate::crash::point("exit.before-delete-process");
         let Some(live) = &mut self.live else { return };
         let Some(process) = live.processes.remove(task) else {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::CommitError;
 use super::driver::{Command, Driver};
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     locations: BTreeMap<String, Location>,
     /// Containers of which something was left behind when we opened: their names are not used again.
     leftovers: Mutex<BTreeSet<ContainerId>>,
+    /// Cancelled once an open has taken over what runs: until then nothing that can wait takes its time.
+    pub(crate) taken_over: CancellationToken,
 }
 
 impl Node {
@@ -211,6 +214,7 @@ impl Composer {
                 networks,
                 locations,
                 leftovers: Mutex::default(),
+                taken_over: CancellationToken::new(),
             }),
             seats: Arc::default(),
         }
