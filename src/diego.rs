@@ -8,6 +8,7 @@ use portlayer::PortLayer;
 use portlayer::element::{ElementId, IdError, Kind};
 use portlayer_taskdef::diego::{Capacity, Rules, Settings, TaskError, Tasks};
 use portlayer_taskdef::fetch::{Fetcher, Http};
+use portlayer_taskdef::identity::{Authority, AuthorityError};
 use portlayer_taskdef::plan::Overflow;
 use portlayer_taskdef::recent::Recent;
 use portlayer_taskdef::run::{RunSettings, Runner};
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::Node;
-use crate::config::{BbsConfig, Config, DiegoConfig, ResultOverflow};
+use crate::config::{BbsConfig, Config, DiegoConfig, IdentityConfig, ResultOverflow};
 
 /// Why there are no Diego tasks on a node.
 #[derive(Debug, Error)]
@@ -52,6 +53,18 @@ pub enum DiegoError {
         #[source]
         source: std::io::Error,
     },
+    /// A file of the authority.
+    #[error("{path} of diego.identity cannot be read")]
+    IdentityFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The authority itself.
+    #[error("the authority of diego.identity cannot be used")]
+    Identity(#[from] AuthorityError),
     /// Diego's own interface cannot be served.
     #[error("diego.bbs at {address} cannot be served")]
     Bbs {
@@ -186,6 +199,10 @@ impl Diego {
                     max_bytes: pull.max_bytes,
                 }
             }),
+            authority: match &diego.identity {
+                Some(identity) => Some(Arc::new(authority(identity).await?)),
+                None => None,
+            },
             ..RunSettings::default()
         };
         let client = Http::new().map_err(|error| DiegoError::Client(error.to_string()))?;
@@ -220,6 +237,22 @@ impl Serving {
             tracing::error!(%error, "serving diego's clients panicked");
         }
     }
+}
+
+async fn authority(identity: &IdentityConfig) -> Result<Authority, DiegoError> {
+    let read = async |path: &PathBuf| {
+        let read = tokio::fs::read(path).await;
+        read.map_err(|source| DiegoError::IdentityFile {
+            path: path.clone(),
+            source,
+        })
+    };
+    let (certificate, key) = (
+        read(&identity.certificate).await?,
+        read(&identity.key).await?,
+    );
+    let validity = Duration::from_secs(u64::from(identity.hours) * 3600);
+    Ok(Authority::new(&certificate, &key, validity)?)
 }
 
 fn id(key: &'static str, text: &str) -> Result<ElementId, DiegoError> {

@@ -19,6 +19,8 @@ pub struct DiegoConfig {
     pub volume_drivers: BTreeMap<String, String>,
     /// The volume with the operator's certificates, for `trusted_system_certificates_path`.
     pub trusted_certificates: Option<String>,
+    /// Who signs the certificates of tasks; none = they get none.
+    pub identity: Option<IdentityConfig>,
     /// The network that tasks join; without one they have a loopback, and those with egress rules are refused.
     pub network: Option<String>,
     /// Ask registries for images that are not on the node, as `[pull]` says.
@@ -57,6 +59,24 @@ pub enum ResultOverflow {
     Truncate,
 }
 
+/// The authority that signs the certificates of tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// Its certificate, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Hours a certificate of a task holds; it is renewed before they are over.
+    #[serde(default = "day")]
+    pub hours: u32,
+}
+
+/// Diego's own default.
+fn day() -> u32 {
+    24
+}
+
 /// The listener of Diego's own interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +99,7 @@ impl Default for DiegoConfig {
             preloaded: BTreeMap::new(),
             volume_drivers: BTreeMap::new(),
             trusted_certificates: None,
+            identity: None,
             network: None,
             pull: true,
             result_limit_bytes: 51_200,

@@ -25,7 +25,7 @@ use portlayer_runtime::LogBounds;
 use serde::Serialize;
 use thiserror::Error;
 
-pub use diego::{BbsConfig, DiegoConfig, ResultOverflow};
+pub use diego::{BbsConfig, DiegoConfig, IdentityConfig, ResultOverflow};
 pub use location::{Backing, LocationConfig};
 pub use network::NetworkConfig;
 pub use pull::PullSettings;

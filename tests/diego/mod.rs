@@ -1,6 +1,7 @@
 //! Diego's tasks on a real containerd. What the acceptance cases compare (`./dev cases`) is not repeated here: these are
 //! the ends that a hostile or unlucky task comes to.
 
+mod identity;
 mod stage;
 
 use portlayer_taskdef::diego::State;

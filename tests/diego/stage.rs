@@ -55,6 +55,10 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn open() -> Self {
+        Self::with(RunSettings::default()).await
+    }
+
+    pub(super) async fn with(run: RunSettings) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "this test starts containerd and needs root"
@@ -79,7 +83,7 @@ impl Stage {
             node.port_layer.clone(),
             Arc::new(fetcher),
             Arc::new(NoLog),
-            RunSettings::default(),
+            run,
         );
         let settings = Settings {
             preloaded: BTreeMap::from([("fs".to_owned(), image)]),

@@ -7,6 +7,7 @@ pub mod action;
 pub mod die;
 pub mod diego;
 pub mod fetch;
+pub mod identity;
 pub mod log;
 pub mod plan;
 pub mod recent;

@@ -31,6 +31,8 @@ pub struct Plan {
     pub more_capabilities: Vec<String>,
     /// Set-id programs may gain privileges inside.
     pub set_id_programs: bool,
+    /// Programs of the processor's other instruction set (32-bit x86) may run.
+    pub compat_programs: bool,
     /// What may be reached.
     pub network: Network,
     /// What is done.
@@ -43,6 +45,17 @@ pub struct Plan {
     pub placement_tags: Vec<String>,
     /// Host name inside.
     pub hostname: Option<String>,
+    /// Whom its certificate names, on a node that issues some; `None` = it gets none.
+    pub identity: Option<Identity>,
+}
+
+/// Whom a certificate of a run names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The common name, and one of the alternative names.
+    pub name: String,
+    /// Organisational units.
+    pub organizational_units: Vec<String>,
 }
 
 /// The value of a variable.

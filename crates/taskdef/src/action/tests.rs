@@ -53,6 +53,7 @@ fn plan(action: Action) -> Plan {
         privileged: true,
         more_capabilities: Vec::new(),
         set_id_programs: false,
+        compat_programs: false,
         network: Network::default(),
         action,
         outputs: Vec::new(),
@@ -63,6 +64,7 @@ fn plan(action: Action) -> Plan {
             tags: BTreeMap::new(),
         },
         placement_tags: Vec::new(),
+        identity: None,
         hostname: None,
     }
 }

@@ -16,8 +16,8 @@ use super::settings::Settings;
 use super::validate::Destination;
 use crate::plan::{
     Action, Algorithm, Archive, Checksum, Credentials, Download, EgressRule, EmitProgress,
-    EnvValue, Format, Limits, Logs, Mount, MountSource, Network, Output, Plan, Protocol, Root, Run,
-    Upload,
+    EnvValue, Format, Identity, Limits, Logs, Mount, MountSource, Network, Output, Plan, Protocol,
+    Root, Run, Upload,
 };
 
 /// Where volume mounted files appear.
@@ -114,6 +114,7 @@ pub fn plan(
         more_capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         // ping and sudo work in Garden's containers.
         set_id_programs: true,
+        compat_programs: true,
         network: Network {
             egress: definition
                 .egress_rules
@@ -127,6 +128,14 @@ pub fn plan(
         logs: logs(definition, source),
         placement_tags: definition.placement_tags.clone(),
         hostname: Some(hostname(guid)),
+        identity: Some(Identity {
+            name: guid.to_owned(),
+            organizational_units: definition
+                .certificate_properties
+                .as_ref()
+                .map(|properties| properties.organizational_unit.clone())
+                .unwrap_or_default(),
+        }),
     })
 }
 

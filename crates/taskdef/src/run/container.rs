@@ -15,6 +15,7 @@ use portlayer::runtime::{LogQuery, LogStreams};
 use portlayer::task::{ExitRecord, LogChoice, Rlimit, StopSpec, TaskSpec};
 use thiserror::Error;
 
+use super::identity::Renewal;
 use super::inside::View;
 use super::users::UserError;
 use crate::die;
@@ -45,6 +46,8 @@ pub(crate) struct Container {
     pub(super) grace: Duration,
     /// Numbers the processes.
     pub(super) count: AtomicU32,
+    /// Renews its certificate until it is dropped.
+    pub(super) _renewal: Option<Renewal>,
 }
 
 /// Why something in the container could not be done.

@@ -4,6 +4,7 @@
 //! as further tasks of it, the outputs are read while it still lives, and then everything of the run is removed.
 
 mod container;
+mod identity;
 mod image;
 mod inside;
 mod network;
@@ -30,6 +31,7 @@ pub(crate) use inside::Owner;
 use crate::action::{ActionError, Stage, perform};
 use crate::die;
 use crate::fetch::Fetcher;
+use crate::identity::Authority;
 use crate::log::{LogSink, Streamer};
 use crate::plan::Plan;
 
@@ -72,6 +74,8 @@ pub struct RunSettings {
     pub unenforced: BTreeSet<Feature>,
     /// How images that are not on the node are pulled; `None` = no registry is asked.
     pub registries: Option<portlayer_registry::Config>,
+    /// Who signs certificates of runs; `None` = they get none.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Default for RunSettings {
@@ -85,6 +89,7 @@ impl Default for RunSettings {
             grace: Duration::from_secs(10),
             unenforced: BTreeSet::new(),
             registries: None,
+            authority: None,
         }
     }
 }
@@ -110,6 +115,9 @@ pub enum RunError {
     /// Files of the run could not be made.
     #[error("failed to create volume mounted files")]
     Files,
+    /// The key and the certificate of the run could not be made.
+    #[error("failed to create credentials directory")]
+    Credentials,
     /// The container could not be made. May pass.
     #[error("failed to create container: {0}")]
     Container(String),

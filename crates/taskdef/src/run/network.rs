@@ -58,6 +58,14 @@ pub(super) struct Addresses {
     v6: Option<String>,
 }
 
+impl Addresses {
+    /// Those there are.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        let all = [&self.v4, &self.v6];
+        all.into_iter().flatten().map(String::as_str).collect()
+    }
+}
+
 /// The addresses a committed executor was given.
 pub(super) async fn addresses(
     layer: &PortLayer,

@@ -12,10 +12,12 @@ use portlayer::task::{ExecutorSpec, Isolation, Limits, LogChoice, StopSpec, Task
 use tokio_util::sync::CancellationToken;
 
 use super::container::{Container, ContainerError, chain};
+use super::identity::{Issue, own_addresses};
 use super::{Feature, RunError, Runner, network};
 use crate::action::ActionError;
 use crate::die;
 use crate::fetch::{FetchError, Packing, packing, size, tar_of_zip};
+use crate::identity::environment;
 use crate::log::Streamer;
 use crate::plan::{Archive, Mount, MountSource, Plan};
 
@@ -36,20 +38,32 @@ impl Runner {
         let base = self.root(&plan.root).await?;
         let disk_bytes = base.left_of(plan.limits.disk_bytes)?;
         die::at("run.before-volumes");
-        let volumes = self.mounts(plan, executor, log, cancel).await?;
+        let mut volumes = self.mounts(plan, executor, log, cancel).await?;
+        let identity = self.identity(plan, executor).await?;
+        volumes.extend(identity.as_ref().map(Issue::join));
         let created = self
             .create(plan, executor, &base.image, &volumes, disk_bytes)
             .await;
         let addresses = created.map_err(|error| RunError::Container(error.to_string()))?;
+        let mut env = plan.env.clone();
+        let renewal = match identity {
+            Some(identity) => {
+                env.extend(environment());
+                let own = own_addresses(plan, &addresses);
+                Some(identity.begin(&self.layer, own).await?)
+            }
+            None => None,
+        };
         Ok(Container {
             layer: self.layer.clone(),
             executor: executor.clone(),
             tasks: self.settings.tasks.clone(),
             image_env: base.env,
-            env: plan.env.clone(),
+            env,
             forced_env: network::forced_env(&plan.forced_env, &addresses),
             grace: self.settings.grace,
             count: AtomicU32::new(0),
+            _renewal: renewal,
         })
     }
 
@@ -220,6 +234,7 @@ impl Runner {
                     false => plan.more_capabilities.clone(),
                 },
                 allow_new_privileges: plan.set_id_programs,
+                compat_programs: plan.compat_programs,
                 ..Isolation::default()
             },
         };
