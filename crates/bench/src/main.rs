@@ -80,6 +80,8 @@ enum Part {
     Tasks,
     /// Tasks per second
     Throughput,
+    /// A Diego task beside the same steps through the port layer
+    Diego,
     /// The ledger
     Elements,
     /// The daemon's interface: reads and events over its socket
@@ -166,10 +168,11 @@ async fn main() -> Result<()> {
 
 /// Runs the wanted parts; each prints its tables as soon as it has them.
 async fn measure(options: &Options, directory: &Path, results: &mut Results) -> Result<()> {
-    if options.wants(Part::Tasks) || options.wants(Part::Throughput) {
+    let on_a_node = [Part::Tasks, Part::Throughput, Part::Diego];
+    if on_a_node.iter().any(|part| options.wants(*part)) {
         let node = Arc::new(tasks::Node::start(directory).await?);
         let measured = tokio::select! {
-            measured = measure_tasks(options, &node, results) => measured,
+            measured = measure_on(options, &node, results) => measured,
             _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
         };
         let node = Arc::into_inner(node).context("a variant still holds the node")?;
@@ -189,6 +192,38 @@ async fn measure(options: &Options, directory: &Path, results: &mut Results) -> 
             results.groups.push(group);
         }
     }
+    Ok(())
+}
+
+async fn measure_on(
+    options: &Options,
+    node: &Arc<tasks::Node>,
+    results: &mut Results,
+) -> Result<()> {
+    if options.wants(Part::Tasks) || options.wants(Part::Throughput) {
+        measure_tasks(options, node, results).await?;
+    }
+    if options.wants(Part::Diego) {
+        measure_diego(options, node, results).await?;
+    }
+    Ok(())
+}
+
+async fn measure_diego(
+    options: &Options,
+    node: &Arc<tasks::Node>,
+    results: &mut Results,
+) -> Result<()> {
+    let variants = tasks::diego_variants(node).await?;
+    let measured = tasks::latency(&variants, Pace::Spaced, options.rounds(), &mut 0).await;
+    for variant in &variants {
+        variant.end().await;
+    }
+    let mut group = measured?.exit;
+    "diego_exit".clone_into(&mut group.key);
+    "A Diego task of one run action, desired to completed".clone_into(&mut group.title);
+    println!("{}", table::group(&group, &[]));
+    results.groups.push(group);
     Ok(())
 }
 

@@ -30,6 +30,11 @@ pub(crate) fn of(groups: &[Group]) -> Vec<Target> {
             layer(names::DIRECT_STORED),
         );
         at_most(
+            "commit to exit / direct client, output stored, own user ids",
+            1.10,
+            layer(names::DIRECT_USERS),
+        );
+        at_most(
             "commit to exit with the host's user ids / direct client",
             1.10,
             alike(names::DIRECT),
@@ -66,6 +71,9 @@ pub(crate) fn of(groups: &[Group]) -> Vec<Target> {
     }
     let memory = median("element_memory", "idle @100000");
     targets.extend(memory.map(|m| Target::at_most("idle @100000 elements, MiB", 150.0, m)));
+    let diego = median("diego_exit", names::DIEGO).zip(median("diego_exit", names::STEPS));
+    let added = diego.map(|(diego, steps)| diego - steps);
+    targets.extend(added.map(|ms| Target::at_most("added by Diego's front end, ms", 5.0, ms)));
     let read = median("serve_read", "read");
     targets.extend(read.map(|us| Target::at_most("read over the socket, us", 150.0, us)));
     let one = median("serve_events", "stored, to one");

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use portlayer::event::{Change, Event};
 use portlayer_client::{Client, EventStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::daemon::{Daemon, Memory};
 use super::per_second;
@@ -35,12 +35,17 @@ pub(super) async fn measure(daemon: &mut Daemon, count: u64) -> Result<Vec<Group
         "serve_memory",
         "Memory of the daemon",
         Unit::MiB,
-        "resident; its growth is the most seen while the crowd was served",
+        "resident; growth is the most seen above what there was before",
     );
-    // Fills the caches too.
+    // Fills the caches and the log up to what it keeps.
+    daemon.make(count).await?;
+    // As many again, for what making them alone costs.
+    let alone = daemon.memory()?.mib()?;
+    let watch = Watch::start(daemon.memory()?);
     let start = Instant::now();
     let last = daemon.make(count).await?;
     rates.push_single("made, nobody listens", per_second(count, start.elapsed())?);
+    memory.push_single("growth, nobody listens", watch.end().await? - alone);
     rates.push_single("stored, to one", one(daemon, last, count).await?);
 
     let before = daemon.memory()?.mib()?;
@@ -81,8 +86,7 @@ async fn crowd(daemon: &mut Daemon, seen: u64, count: u64) -> Result<Crowd> {
     let client = Client::connect(daemon.socket()).await?;
     let stalled = follow(&client, first).await?;
     readers.spawn(resuming(daemon.socket(), first, last, count / VISITS));
-    let (over, ended) = oneshot::channel();
-    let watched = tokio::spawn(most(daemon.memory()?, ended));
+    let watch = Watch::start(daemon.memory()?);
     let start = Instant::now();
     let reached = daemon.make(count).await?;
     let made = start.elapsed();
@@ -91,15 +95,34 @@ async fn crowd(daemon: &mut Daemon, seen: u64, count: u64) -> Result<Crowd> {
         read??;
     }
     let delivered = start.elapsed();
-    // Fails when it ended already, and then it says why.
-    let _ = over.send(());
-    let most = watched.await??;
+    let most = watch.end().await?;
     late(stalled, first, last).await?;
     Ok(Crowd {
         made,
         delivered,
         most,
     })
+}
+
+/// Looks at the daemon's memory until it is told to end.
+struct Watch {
+    over: oneshot::Sender<()>,
+    watched: JoinHandle<Result<f64>>,
+}
+
+impl Watch {
+    fn start(memory: Memory) -> Self {
+        let (over, ended) = oneshot::channel();
+        let watched = tokio::spawn(most(memory, ended));
+        Self { over, watched }
+    }
+
+    /// The most that was seen, in MiB.
+    async fn end(self) -> Result<f64> {
+        // Fails when it ended already, and then it says why.
+        let _ = self.over.send(());
+        self.watched.await?
+    }
 }
 
 /// The most memory seen until it is over.

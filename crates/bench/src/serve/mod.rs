@@ -4,12 +4,14 @@
 pub(crate) mod daemon;
 mod events;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use portlayer::element::{NewElement, Spec};
 use portlayer_client::Client;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::report::{Group, Unit};
 use crate::sample::{micros, quantile};
@@ -42,35 +44,62 @@ pub(crate) async fn measure(directory: &Path, extent: Extent) -> Result<Vec<Grou
 
 async fn by(daemon: &mut Daemon, extent: Extent) -> Result<Vec<Group>> {
     let client = Client::connect(daemon.socket()).await?;
-    let mut groups = vec![reads(&client, extent.reads).await?];
+    let new = NewElement::new(daemon::element(0)?, Spec::Task(Box::default()));
+    client.create(new.ro("build", "1").rw("team", "a")).await?;
     drop(client);
+    let socket = daemon.socket();
+    let read = tokio::task::spawn_blocking(move || reads(&socket, extent.reads)).await??;
+    let mut groups = vec![read];
     groups.extend(events::measure(daemon, extent.events).await?);
     Ok(groups)
 }
 
-async fn reads(client: &Client, reads: u64) -> Result<Group> {
-    let id = daemon::element(0)?;
-    let new = NewElement::new(id.clone(), Spec::Task(Box::default()));
-    client.create(new.ro("build", "1").rw("team", "a")).await?;
+/// How a caller's runtime works: with threads of its own, each call wakes one after another of them.
+const RUNTIMES: [(&str, bool); 2] = [("", false), (", from a runtime of several threads", true)];
+
+/// Reads one after the other, in turn with calls that do nothing: what a call over this socket costs by itself.
+fn reads(socket: &Path, reads: u64) -> Result<Group> {
     let mut group = Group::new(
         "serve_read",
         "Reading one element over the socket",
         Unit::Micros,
-        "one after the other, on one connection",
+        "one after the other, on one connection, in turn with calls of the health service",
     );
-    let mut samples = Vec::new();
+    for (from, many) in RUNTIMES {
+        let mut builder = match many {
+            true => tokio::runtime::Builder::new_multi_thread(),
+            false => tokio::runtime::Builder::new_current_thread(),
+        };
+        let runtime = builder.enable_all().build()?;
+        let socket = socket.to_owned();
+        let called = runtime.block_on(runtime.spawn(call(socket, reads)))??;
+        let [mut samples, empty] = called;
+        group.push(format!("read{from}"), &samples)?;
+        group.push(format!("health check{from}"), &empty)?;
+        samples.sort_by(f64::total_cmp);
+        if let Some(p99) = quantile(&samples, 99) {
+            group.push_single(format!("read, 99th percentile{from}"), p99);
+        }
+    }
+    Ok(group)
+}
+
+/// Microseconds of so many reads, and of as many health checks.
+async fn call(socket: PathBuf, reads: u64) -> Result<[Vec<f64>; 2]> {
+    let client = Client::connect(socket).await?;
+    let mut health = HealthClient::new(client.channel());
+    let id = daemon::element(0)?;
+    let (mut samples, mut empty) = (Vec::new(), Vec::new());
     for _ in 0..reads {
         let start = Instant::now();
         let descriptor = client.read(&id).await?;
         samples.push(micros(start.elapsed()));
         ensure!(descriptor.id == id, "asked for {id}, got {}", descriptor.id);
+        let start = Instant::now();
+        health.check(HealthCheckRequest::default()).await?;
+        empty.push(micros(start.elapsed()));
     }
-    group.push("read", &samples)?;
-    samples.sort_by(f64::total_cmp);
-    if let Some(p99) = quantile(&samples, 99) {
-        group.push_single("read, 99th percentile", p99);
-    }
-    Ok(group)
+    Ok([samples, empty])
 }
 
 /// So many in that time, per second.

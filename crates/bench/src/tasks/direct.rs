@@ -1,6 +1,8 @@
 //! The least a client of containerd can do for one task: no lease, no record, no recovery, but the container the port layer
 //! makes. What the port layer adds on top of this is its price.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,13 +28,25 @@ use crate::busybox;
 const SNAPSHOTTER: &str = "overlayfs";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
-/// What becomes of the task's output.
+/// How much of what the port layer does a direct client does too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Output {
-    /// `/dev/null`.
-    Discard,
-    /// Through FIFOs into files, as the port layer stores it: the fair comparison.
-    Store,
+pub(super) enum Kind {
+    /// The task's output goes to `/dev/null`, its user ids are the host's.
+    Minimal,
+    /// Its output goes through FIFOs into files.
+    Stored,
+    /// And it has a user namespace: the same isolation. Its root is not mapped, so that it owns none of its files.
+    StoredUsers,
+}
+
+impl Kind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Kind::Minimal => "direct",
+            Kind::Stored => "stored",
+            Kind::StoredUsers => "stored-users",
+        }
+    }
 }
 
 /// One connection for all runs.
@@ -43,20 +57,24 @@ pub(super) struct Client {
     spec: serde_json::Value,
     node: Arc<Node>,
     directory: PathBuf,
-    output: Output,
+    kind: Kind,
 }
 
 impl Client {
     pub(super) async fn connect(
         node: &Arc<Node>,
-        spec: serde_json::Value,
-        output: Output,
+        made: &serde_json::Value,
+        kind: Kind,
     ) -> Result<Self> {
-        let directory = node.directory().join(match output {
-            Output::Discard => "direct",
-            Output::Store => "direct-stored",
-        });
+        let spec = document(made.clone(), kind)?;
+        let directory = node.directory().join(kind.prefix());
         tokio::fs::create_dir(&directory).await?;
+        if kind == Kind::StoredUsers {
+            // Its root is in containerd's own directory, which nobody else can enter otherwise.
+            for place in node.way_to_roots() {
+                std::fs::set_permissions(&place, Permissions::from_mode(0o711))?;
+            }
+        }
         Ok(Self {
             containerd: Containerd::from_path(node.socket()).await?,
             namespace: node.namespace().parse()?,
@@ -64,7 +82,7 @@ impl Client {
             spec,
             node: node.clone(),
             directory,
-            output,
+            kind,
         })
     }
 
@@ -73,10 +91,7 @@ impl Client {
     }
 
     fn id(&self, run: u64) -> String {
-        match self.output {
-            Output::Discard => format!("direct-{run}"),
-            Output::Store => format!("stored-{run}"),
-        }
+        format!("{}-{run}", self.kind.prefix())
     }
 
     fn container(&self, id: &str) -> Result<Container> {
@@ -103,9 +118,10 @@ impl Client {
 #[async_trait]
 impl Variant for Client {
     fn name(&self) -> &'static str {
-        match self.output {
-            Output::Discard => names::DIRECT,
-            Output::Store => names::DIRECT_STORED,
+        match self.kind {
+            Kind::Minimal => names::DIRECT,
+            Kind::Stored => names::DIRECT_STORED,
+            Kind::StoredUsers => names::DIRECT_USERS,
         }
     }
 
@@ -139,9 +155,9 @@ impl Variant for Client {
             .await?;
         clock.phase("container create");
 
-        let streams = match self.output {
-            Output::Discard => None,
-            Output::Store => Some(Streams::open(&self.directory.join(&id))?),
+        let streams = match self.kind {
+            Kind::Minimal => None,
+            Kind::Stored | Kind::StoredUsers => Some(Streams::open(&self.directory.join(&id))?),
         };
         let path = |name| match &streams {
             Some(streams) => streams.path(name),
@@ -215,7 +231,7 @@ impl Variant for Client {
     }
 
     async fn after(&self, run: u64) -> Result<()> {
-        if self.output == Output::Store {
+        if self.kind != Kind::Minimal {
             tokio::fs::remove_dir_all(self.directory.join(self.id(run))).await?;
         }
         Ok(())
@@ -230,9 +246,8 @@ fn request<T>(namespace: &MetadataValue<Ascii>, message: T) -> tonic::Request<T>
     request
 }
 
-/// The document of a container the port layer made, as the direct client writes it: the same isolation but for the user
-/// namespace, with its own root and without init. So the difference between the two is what the port layer does, not how much it isolates.
-pub(super) async fn document(node: &Node, container: &ContainerId) -> Result<serde_json::Value> {
+/// The document of a container the port layer made.
+pub(super) async fn made(node: &Node, container: &ContainerId) -> Result<serde_json::Value> {
     let containerd = Containerd::from_path(node.socket()).await?;
     let get = GetContainerRequest {
         id: container.as_str().to_owned(),
@@ -241,11 +256,16 @@ pub(super) async fn document(node: &Node, container: &ContainerId) -> Result<ser
     let found = containerd.containers().get(get).await?.into_inner();
     let document = found.container.and_then(|container| container.spec);
     let document = document.context("the container has no document")?;
-    let mut spec: serde_json::Value = serde_json::from_slice(&document.value)?;
+    Ok(serde_json::from_slice(&document.value)?)
+}
+
+/// That document as a direct client writes it: the same isolation with its own root and without init. So the difference between
+/// the two is what the port layer does, not how much it isolates.
+fn document(mut spec: serde_json::Value, kind: Kind) -> Result<serde_json::Value> {
     spec["root"] = serde_json::json!({"path": "rootfs", "readonly": false});
     spec["process"]["args"] = serde_json::json!([busybox::TRUE]);
-    // Its root would have to be mounted with mapped ids, which no client of containerd 1.6 gets from the engine.
-    if let Some(linux) = spec["linux"].as_object_mut() {
+    // A root with mapped ids no client of containerd 1.6 gets from the engine.
+    if let (Some(linux), true) = (spec["linux"].as_object_mut(), kind != Kind::StoredUsers) {
         linux.remove("uidMappings");
         linux.remove("gidMappings");
         let namespaces = linux

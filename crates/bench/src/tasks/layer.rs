@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use portlayer::PortLayer;
 use portlayer::compose::{BindHow, Handle, JoinHow};
 use portlayer::element::{ElementId, ImageSpec, Kind, NewElement, Spec, VolumeSpec};
+use portlayer::error::CreateError;
 use portlayer::runtime::ContainerId;
 use portlayer::task::{ExecutorSpec, TaskSpec};
 
@@ -23,21 +24,23 @@ fn id(kind: Kind, location: &str, name: &str) -> Result<ElementId> {
     Ok(ElementId::new(kind, location, name)?)
 }
 
-fn task_id(name: &str) -> Result<ElementId> {
+pub(super) fn task_id(name: &str) -> Result<ElementId> {
     id(Kind::Task, "tasks", name)
 }
 
-fn executor_id(name: &str) -> Result<ElementId> {
+pub(super) fn executor_id(name: &str) -> Result<ElementId> {
     id(Kind::Executor, "executors", name)
 }
 
-/// The workload's image as an element.
+/// The workload's image as an element; made by the first that asks.
 pub(super) async fn image(node: &Node) -> Result<ElementId> {
     let image = id(Kind::Image, "images", "busybox")?;
     let new = NewElement::new(image.clone(), Spec::Image(ImageSpec::default()))
         .data(std::io::Cursor::new(node.busybox().archive()?));
-    node.layer().create(new).await?;
-    Ok(image)
+    match node.layer().create(new).await {
+        Ok(_) | Err(CreateError::AlreadyExists { .. }) => Ok(image),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn create_task(layer: &PortLayer, name: &str, argv: &[&str]) -> Result<ElementId> {

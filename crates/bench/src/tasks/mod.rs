@@ -1,6 +1,7 @@
 //! One task from start to end, by different means: each means is a [`Variant`].
 
 mod ctr;
+mod diego;
 mod direct;
 mod latency;
 mod layer;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use async_trait::async_trait;
 
+pub(crate) use diego::diego_variants;
 pub(crate) use latency::{Pace, latency};
 pub(crate) use node::Node;
 pub(crate) use throughput::throughput;
@@ -61,6 +63,9 @@ pub(crate) trait Variant: Send + Sync {
         Ok(())
     }
 
+    /// Ends what it still does by itself, after its last run.
+    async fn end(&self) {}
+
     /// Whether its tasks per second are measured too: of those that start one plain container each time.
     fn in_throughput(&self) -> bool {
         true
@@ -74,12 +79,14 @@ pub(crate) const UNIT: Unit = Unit::Millis;
 pub(crate) async fn variants(node: &Arc<Node>) -> Result<Vec<Box<dyn Variant>>> {
     let image = layer::image(node).await?;
     let further = layer::Further::start(node, &image).await?;
-    let document = direct::document(node, &further.container()).await?;
+    let made = direct::made(node, &further.container()).await?;
+    let direct = |kind| direct::Client::connect(node, &made, kind);
     Ok(vec![
         Box::new(ctr::Run::new(node)),
         Box::new(runc::Run::new(node)?),
-        Box::new(direct::Client::connect(node, document.clone(), direct::Output::Discard).await?),
-        Box::new(direct::Client::connect(node, document, direct::Output::Store).await?),
+        Box::new(direct(direct::Kind::Minimal).await?),
+        Box::new(direct(direct::Kind::Stored).await?),
+        Box::new(direct(direct::Kind::StoredUsers).await?),
         Box::new(layer::Executor::new(node, &image)),
         Box::new(layer::Executor::with_host_users(node, &image)),
         Box::new(layer::Executor::with_volumes(node, &image).await?),
@@ -94,9 +101,12 @@ pub(crate) mod names {
     pub(crate) const RUNC: &str = "runc run";
     pub(crate) const DIRECT: &str = "direct client";
     pub(crate) const DIRECT_STORED: &str = "direct client, output stored";
+    pub(crate) const DIRECT_USERS: &str = "direct client, output stored, own user ids";
     pub(crate) const LAYER: &str = "portlayer";
     pub(crate) const LAYER_HOST_USERS: &str = "portlayer, the host's user ids";
     pub(crate) const LAYER_VOLUMES: &str = "portlayer, 20 volumes";
     pub(crate) const LAYER_FURTHER: &str = "portlayer, a further task";
+    pub(crate) const STEPS: &str = "the same steps through the port layer";
+    pub(crate) const DIEGO: &str = "Diego's front end";
     pub(crate) const CTR_EXEC: &str = "ctr task exec";
 }

@@ -76,6 +76,13 @@ impl Node {
         &self.inner.port_layer
     }
 
+    /// The directories above containerd's own that are ours.
+    pub(crate) fn way_to_roots(&self) -> [PathBuf; 3] {
+        let node = self.directory.join(DIRECTORY);
+        [self.directory.clone(), node.clone(), node.join("state")]
+    }
+
+    /// The benchmark's directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
