@@ -223,6 +223,10 @@ impl Torturer<'_> {
         .await?;
         let took = returned.elapsed();
         self.reattached.push(took.as_secs_f64() * 1000.0);
+        if took > TARGET {
+            let last = status.borrow().last.clone();
+            println!("late: {took:?} after containerd's return, {last:?}");
+        }
         Ok(())
     }
 

@@ -11,8 +11,6 @@ use crate::protocol::{Answer, Edit, Look, Op};
 use crate::report::Report;
 use crate::tasks::{FLOOD, FLOOD_TASK};
 
-const EXECUTOR: &str = "x0";
-
 pub(crate) fn run(common: &Common) -> Result<bool> {
     let rounds = common.rounds.unwrap_or(1000);
     let seed = common.seed();
@@ -25,31 +23,28 @@ pub(crate) fn run(common: &Common) -> Result<bool> {
         hand.must(&Op::Setup)? == Answer::Done,
         "the setup was refused"
     );
-    hand.must(&Op::CreateExecutor {
-        name: EXECUTOR.into(),
-    })?;
-    let mut deaths = 0;
-    let mut bytes = 0;
+    let (mut deaths, mut bytes, mut floods) = (0, 0, 0);
     while deaths < rounds {
-        // A flood ends by itself some time; then the next run begins.
-        let edits = match bytes {
-            0 => vec![
+        // A flood ends by itself some time; then the next begins, in an executor of its own: what is kept of one is bounded.
+        let executor = format!("x{floods}");
+        floods += 1;
+        hand.must(&Op::CreateExecutor {
+            name: executor.clone(),
+        })?;
+        let op = Op::Commit {
+            executor: executor.clone(),
+            edits: vec![
                 Edit::JoinImage,
                 Edit::JoinTask(FLOOD_TASK.into()),
                 Edit::BindAll,
             ],
-            _ => vec![Edit::BindAll],
-        };
-        let op = Op::Commit {
-            executor: EXECUTOR.into(),
-            edits,
         };
         let Answer::Committed { runs } = hand.must(&op)? else {
             bail!("the flood was not started");
         };
         let run = runs.first().map_or(0, |run| run.1);
         let wait = Op::Wait {
-            executor: EXECUTOR.into(),
+            executor: executor.clone(),
             task: FLOOD_TASK.into(),
             run,
         };
@@ -73,8 +68,10 @@ pub(crate) fn run(common: &Common) -> Result<bool> {
         // A kill may have come with the answer.
         drop(hand);
         hand = open(&place)?;
-        bytes += judge(&mut hand, run, &mut report)?;
+        bytes += judge(&mut hand, &executor, &mut report)?;
+        hand.must(&Op::DeleteExecutor { name: executor })?;
     }
+    report.set("floods", floods);
     report.set("bytes", bytes);
     report.set("seconds", started.elapsed().as_secs());
     hand.close()?;
@@ -92,11 +89,11 @@ fn open(place: &Place) -> Result<Hand> {
     }
 }
 
-/// The log of all runs so far must be exactly what they wrote.
-fn judge(hand: &mut Hand, runs: u32, report: &mut Report) -> Result<u64> {
+/// The log of a flood must be exactly what it wrote.
+fn judge(hand: &mut Hand, executor: &str, report: &mut Report) -> Result<u64> {
     let look = Look {
         from: 1,
-        logs: vec![(EXECUTOR.into(), FLOOD_TASK.into())],
+        logs: vec![(executor.into(), FLOOD_TASK.into())],
         audit: true,
         ..Look::default()
     };
@@ -113,7 +110,7 @@ fn judge(hand: &mut Hand, runs: u32, report: &mut Report) -> Result<u64> {
     }
     for log in &state.logs {
         for (stream, text) in [("out", &log.out), ("err", &log.err)] {
-            let wanted = FLOOD.text(stream).repeat(runs as usize);
+            let wanted = FLOOD.text(stream);
             if *text != wanted {
                 let at = text
                     .bytes()
