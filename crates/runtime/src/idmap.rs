@@ -162,13 +162,7 @@ fn overlay(
         .split(':')
         .map(Path::new)
         .collect();
-    let outside = || {
-        io_failed(
-            "find the layers of",
-            target,
-            io::Error::from(io::ErrorKind::InvalidInput),
-        )
-    };
+    let outside = || io_failed("find the layers of", target, Errno::EINVAL.into());
     let mut shared = paths
         .first()
         .and_then(|path| path.parent())
