@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Pid;
 use portlayer_node::Node;
 
@@ -98,13 +99,24 @@ impl Victims {
     /// Waits until containerd takes connections.
     pub(super) async fn until_it_listens(&self, limit: Duration) -> Result<()> {
         let started = Instant::now();
-        while UnixStream::connect(&self.socket).is_err() {
+        while !self.listens()? {
             if started.elapsed() > limit {
                 bail!("containerd does not come back");
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
+    }
+
+    /// Whether who listens is a containerd that runs. A shim that the killed one was just starting has its socket until it executes
+    /// its program: that takes connections too, and nobody will ever answer them.
+    fn listens(&self) -> Result<bool> {
+        let Ok(stream) = UnixStream::connect(&self.socket) else {
+            return Ok(false);
+        };
+        let listener = getsockopt(&stream, PeerCredentials)?.pid();
+        let running = processes("--config", &self.config)?;
+        Ok(running.iter().any(|(pid, _)| *pid == listener))
     }
 }
 
