@@ -28,8 +28,7 @@ pub(super) async fn perform(
             log.stdout(text);
         }
     };
-    let oom_kills = stage.container.oom_kills().await.unwrap_or(0);
-    let started = match stage.container.start(run, silent).await {
+    let (started, oom_kills) = match stage.container.start(run, silent).await {
         Ok(started) => started,
         Err(error) => {
             say(&format!("failed-creating-process: {error}"));
@@ -56,8 +55,6 @@ pub(super) async fn perform(
         // Ends when all is read: the exit record comes after the last output is stored.
         let _ = output.await;
     }
-    stage.container.forget(&started.task).await;
-
     let status = status(&exit)?;
     let killed = stop
         .is_some_and(|since| exit.signal == Some(9) && since.elapsed() >= stage.container.grace());

@@ -150,9 +150,15 @@ impl Container {
         )))
     }
 
-    /// Starts a process. `silent`: its output is thrown away.
-    pub(crate) async fn start(&self, run: &Run, silent: bool) -> Result<RunId, ContainerError> {
+    /// Starts a process. `silent`: its output is thrown away. Answers the run, and how often the kernel had killed one of
+    /// its processes for memory before.
+    pub(crate) async fn start(
+        &self,
+        run: &Run,
+        silent: bool,
+    ) -> Result<(RunId, u64), ContainerError> {
         let view = self.look_inside().await?;
+        let oom_kills = view.oom_kills();
         let user = view.user(&run.user).await?;
         let cwd = user.place(run.dir.as_deref().unwrap_or(""));
         view.ensure_directory(cwd.clone(), &user).await?;
@@ -213,7 +219,7 @@ impl Container {
             .await;
         die::at("run.after-process");
         match executed {
-            Ok(started) => Ok(started),
+            Ok(started) => Ok((started, oom_kills)),
             Err(error) => {
                 self.remove_task(&task).await;
                 Err(ContainerError::of_start(error, run))
@@ -246,11 +252,6 @@ impl Container {
             .interrupt(&self.executor, Some(task), Interrupt::Stop { how: None })
             .await?;
         Ok(())
-    }
-
-    /// The definition of a process that has ended is no longer needed; its run stays known to the executor.
-    pub(crate) async fn forget(&self, task: &ElementId) {
-        self.remove_task(task).await;
     }
 
     async fn remove_task(&self, task: &ElementId) {

@@ -32,6 +32,11 @@ impl View {
         root.map(Root::from_fd).map_err(ContainerError::Thread)
     }
 
+    /// How often the kernel had killed one of its processes for memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.inside.oom_kills
+    }
+
     /// Looks a user up in the container.
     pub(crate) async fn user(self: &Arc<Self>, text: &str) -> Result<User, ContainerError> {
         let (view, text) = (Arc::clone(self), text.to_owned());

@@ -13,6 +13,7 @@ mod prepare;
 mod users;
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -230,19 +231,24 @@ impl Runner {
 
     /// Runs a plan to its end and removes everything of the run. `cancel` ends it in stages.
     pub async fn run(&self, plan: &Plan, names: &RunNames, cancel: &CancellationToken) -> Outcome {
-        let (outcome, remains) = self.perform(plan, names, cancel).await;
+        let claim = async { Ok::<_, Infallible>(()) };
+        let Ok((outcome, remains)) = self.perform(plan, names, cancel, claim).await;
         remains.remove().await;
         outcome
     }
 
     /// [`Runner::run`] up to its outcome; the container is still there. Nothing remains of a run that did not get to its
     /// actions.
-    pub async fn perform(
+    ///
+    /// `claim` is the caller's record that the run begins. It is made while the first elements are, and nothing is
+    /// fetched or started before it is there. When it fails nothing remains and its error is the answer.
+    pub async fn perform<E>(
         &self,
         plan: &Plan,
         names: &RunNames,
         cancel: &CancellationToken,
-    ) -> (Outcome, Remains) {
+        claim: impl Future<Output = Result<(), E>>,
+    ) -> Result<(Outcome, Remains), E> {
         let log = Streamer::new(self.sink.clone(), &plan.logs);
         let failed = |error: RunError| Outcome {
             result: Err(error),
@@ -257,12 +263,24 @@ impl Runner {
         let executor =
             match ElementId::new(Kind::Executor, &self.settings.executors, &names.executor) {
                 Ok(executor) => executor,
-                Err(error) => return (failed(RunError::Container(error.to_string())), remains),
+                Err(error) => {
+                    claim.await?;
+                    return Ok((failed(RunError::Container(error.to_string())), remains));
+                }
             };
+        let begun = async {
+            let turn = self.turn(cancel).await.ok_or(ActionError::Cancelled)?;
+            Ok((turn, self.begin(plan, &executor).await?))
+        };
+        let (claimed, begun) = tokio::join!(claim, begun);
+        if let Err(refused) = claimed {
+            self.remove(&executor).await;
+            return Err(refused);
+        }
         remains.say("creating container for");
-        let prepared = match self.turn(cancel).await {
-            Some(_turn) => self.prepare(plan, &executor, &log, cancel).await,
-            None => Err(ActionError::Cancelled.into()),
+        let prepared = match begun {
+            Ok((_turn, begun)) => self.prepare(plan, begun, &executor, &log, cancel).await,
+            Err(error) => Err(error),
         };
         let container = match prepared {
             Ok(container) => Arc::new(container),
@@ -270,7 +288,7 @@ impl Runner {
                 // What cannot be started must be seen where its owner looks.
                 log.stderr(&error.to_string());
                 self.remove(&executor).await;
-                return (failed(error), remains);
+                return Ok((failed(error), remains));
             }
         };
         remains.say("successfully created container for");
@@ -302,7 +320,7 @@ impl Runner {
                 output: read.unwrap_or_default(),
             },
         };
-        (outcome, remains)
+        Ok((outcome, remains))
     }
 
     /// Waits until another container may be made; `None` = cancelled before.
@@ -424,7 +442,8 @@ impl Runner {
                 return;
             }
         };
-        for element in listed.items {
+        // All at once: they share their way to the disk.
+        let deletes = listed.items.iter().map(|element| async {
             match self.layer.delete(&element.id).await {
                 Ok(_)
                 | Err(
@@ -435,6 +454,7 @@ impl Runner {
                     tracing::error!(id = %element.id, %error, "what a run left cannot be removed")
                 }
             }
-        }
+        });
+        futures::future::join_all(deletes).await;
     }
 }

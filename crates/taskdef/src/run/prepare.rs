@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::container::{Container, ContainerError, chain};
 use super::identity::{Issue, own_addresses};
+use super::image::Base;
 use super::{Feature, RunError, Runner, network};
 use crate::action::ActionError;
 use crate::die;
@@ -25,24 +26,40 @@ use crate::plan::{Archive, Mount, MountSource, Plan};
 /// runtime). Diego counts its pause process as one; ours are not the task's concern.
 const OWN_PIDS: u32 = 2;
 
+/// A run whose image, executor and waiting task are there, and nothing is joined yet.
+pub(super) struct Begun {
+    base: Base,
+    hold: ElementId,
+}
+
 impl Runner {
+    /// Makes the first elements of a run; nothing is started.
+    pub(super) async fn begin(&self, plan: &Plan, executor: &ElementId) -> Result<Begun, RunError> {
+        self.check_features(plan)?;
+        let base = self.root(&plan.root).await?;
+        let disk_bytes = base.left_of(plan.limits.disk_bytes)?;
+        die::at("run.before-executor");
+        let elements = self.elements(plan, executor, disk_bytes).await;
+        let hold = elements.map_err(|error| RunError::Container(error.to_string()))?;
+        Ok(Begun { base, hold })
+    }
+
     /// Makes the container of a plan.
     pub(super) async fn prepare(
         &self,
         plan: &Plan,
+        begun: Begun,
         executor: &ElementId,
         log: &Streamer,
         cancel: &CancellationToken,
     ) -> Result<Container, RunError> {
-        self.check_features(plan)?;
-        let base = self.root(&plan.root).await?;
-        let disk_bytes = base.left_of(plan.limits.disk_bytes)?;
+        let Begun { base, hold } = begun;
         die::at("run.before-volumes");
         let mut volumes = self.mounts(plan, executor, log, cancel).await?;
         let identity = self.identity(plan, executor).await?;
         volumes.extend(identity.as_ref().map(Issue::join));
         let created = self
-            .create(plan, executor, &base.image, &volumes, disk_bytes)
+            .create(plan, executor, &base.image, &volumes, &hold)
             .await;
         let addresses = created.map_err(|error| RunError::Container(error.to_string()))?;
         let mut env = plan.env.clone();
@@ -204,14 +221,13 @@ impl Runner {
         Ok(volume)
     }
 
-    async fn create(
+    /// Creates the executor and the task that waits in it, whose id is the answer.
+    async fn elements(
         &self,
         plan: &Plan,
         executor: &ElementId,
-        image: &ElementId,
-        volumes: &[(ElementId, JoinHow)],
         disk_bytes: Option<u64>,
-    ) -> Result<network::Addresses, ContainerError> {
+    ) -> Result<ElementId, ContainerError> {
         let spec = ExecutorSpec {
             hostname: plan.hostname.clone(),
             limits: Limits {
@@ -238,13 +254,11 @@ impl Runner {
                 ..Isolation::default()
             },
         };
-        die::at("run.before-executor");
         let mut new = NewElement::new(executor.clone(), Spec::Executor(Box::new(spec)));
         // For whoever provides networks: the port layer hands them on and does not look at them.
         for (name, value) in &plan.network.properties {
             new = new.ro(format!("network.{name}"), value.as_str());
         }
-        self.layer.create(new).await?;
         let hold = ElementId::new(
             Kind::Task,
             &self.settings.tasks,
@@ -266,9 +280,22 @@ impl Runner {
             },
             ..TaskSpec::default()
         };
-        self.layer
-            .create(NewElement::new(hold.clone(), Spec::Task(Box::new(task))))
-            .await?;
+        let task = NewElement::new(hold.clone(), Spec::Task(Box::new(task)));
+        // Both on one way to the disk; each is waited for, so that a removal meets what is there.
+        let (executor, task) = tokio::join!(self.layer.create(new), self.layer.create(task));
+        executor.and(task)?;
+        Ok(hold)
+    }
+
+    /// Makes the container.
+    async fn create(
+        &self,
+        plan: &Plan,
+        executor: &ElementId,
+        image: &ElementId,
+        volumes: &[(ElementId, JoinHow)],
+        hold: &ElementId,
+    ) -> Result<network::Addresses, ContainerError> {
         let compose = ContainerError::from_compose;
         let layer = &self.layer;
         let mut handle = layer.compose(executor).await.map_err(compose)?;
@@ -287,7 +314,7 @@ impl Runner {
             handle = layer.join(handle, id, how).await.map_err(compose)?;
         }
         handle = layer
-            .join(handle, &hold, JoinHow::Task)
+            .join(handle, hold, JoinHow::Task)
             .await
             .map_err(compose)?;
         handle = layer

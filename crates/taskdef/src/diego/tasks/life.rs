@@ -127,30 +127,24 @@ async fn live(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), TaskError>
             record::short(&guid),
             Timestamp::now().as_nanos()
         );
-        die::at("diego.before-running");
-        let started = change(shared, entry, |stored| {
-            if stored.state != State::Pending {
-                return Err(transition(stored, State::Running));
-            }
-            stored.state = State::Running;
-            stored.cell_id = shared.settings.cell_id.clone();
-            Ok(())
-        })
-        .await;
-        if let Err(error) = started {
-            entry.placed.store(false, Ordering::SeqCst);
-            return match error {
-                // Cancelled before it began.
-                TaskError::Transition { .. } | TaskError::NotFound { .. } => Ok(()),
-                error => Err(error),
-            };
-        }
-        die::at("diego.after-running");
         let names = RunNames {
             executor,
             messages: Some((shared.settings.cell_id.clone(), guid.clone())),
         };
-        let (outcome, remains) = shared.runner.perform(&plan, &names, &entry.cancel).await;
+        let run = shared
+            .runner
+            .perform(&plan, &names, &entry.cancel, claim(shared, entry));
+        let (outcome, remains) = match run.await {
+            Ok(performed) => performed,
+            Err(error) => {
+                entry.placed.store(false, Ordering::SeqCst);
+                return match error {
+                    // Cancelled before it began.
+                    TaskError::Transition { .. } | TaskError::NotFound { .. } => Ok(()),
+                    error => Err(error),
+                };
+            }
+        };
         let mut ended = None;
         // While closing the record goes on saying running, and the next open says what became of it.
         if !shared.closing.is_cancelled() && !reject(shared, entry, &outcome).await? {
@@ -170,6 +164,22 @@ async fn live(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), TaskError>
             () = tokio::time::sleep(timers.start_retry) => {}
         }
     }
+}
+
+/// Pending to running.
+async fn claim(shared: &Shared, entry: &Entry) -> Result<(), TaskError> {
+    die::at("diego.before-running");
+    change(shared, entry, |stored| {
+        if stored.state != State::Pending {
+            return Err(transition(stored, State::Running));
+        }
+        stored.state = State::Running;
+        stored.cell_id = shared.settings.cell_id.clone();
+        Ok(())
+    })
+    .await?;
+    die::at("diego.after-running");
+    Ok(())
 }
 
 /// Puts a start that failed for a passing reason back, unless that happened too often. `true`: it is pending again.
