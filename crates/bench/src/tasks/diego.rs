@@ -75,8 +75,7 @@ impl Variant for Steps {
             },
             ..ExecutorSpec::default()
         };
-        let new = NewElement::new(executor.clone(), Spec::Executor(Box::new(spec)));
-        layer.create(new).await?;
+        let waiting_in = NewElement::new(executor.clone(), Spec::Executor(Box::new(spec)));
         let hold = task_id(&format!("{name}/hold"))?;
         let quiet = LogChoice {
             discard: true,
@@ -87,8 +86,8 @@ impl Variant for Steps {
             stderr: quiet,
             ..task(&["/dev/.portlayer/init"])
         };
-        let new = NewElement::new(hold.clone(), Spec::Task(Box::new(waits)));
-        layer.create(new).await?;
+        let waiting = NewElement::new(hold.clone(), Spec::Task(Box::new(waits)));
+        tokio::try_join!(layer.create(waiting_in), layer.create(waiting))?;
         let parts = [(&self.image, JoinHow::root()), (&hold, JoinHow::Task)];
         let handle = layer.composed(&executor, parts).await?;
         layer.commit(handle).await?;
