@@ -279,6 +279,49 @@ async fn a_failing_task_is_started_again_as_often_as_its_policy_says() {
 }
 
 #[tokio::test]
+async fn a_task_that_was_bound_again_is_not_started_once_more_by_its_policy() {
+    let node = Node::new().await;
+    let task = node
+        .task_with("task://t/a", "cat exit 1", |spec| {
+            spec.restart = RestartPolicy::Always { backoff_ms: 100 };
+            spec.interaction.stdin = true;
+        })
+        .await;
+    let other = node.task("task://t/b", "hang").await;
+    let third = node.task("task://t/c", "hang").await;
+    node.run(&[&other, &task]).await;
+    let attached = node.layer.attach(&id(X), &task, true, true).await.unwrap();
+    drop(attached);
+    assert_eq!(node.wait(&task).await.run, 1);
+    // While it waits for its restart it is unbound, together with a change of the container, and bound again, which starts it.
+    let handle = node.open().await.unbind(Some(&task)).await;
+    let handle = handle.join(&third, JoinHow::Task).await;
+    let handle = handle.bind(Some(&third), BindHow::Plain).await;
+    handle.commit().await.unwrap();
+    let handle = node.open().await.bind(Some(&task), BindHow::Plain).await;
+    let started = handle.commit().await.unwrap();
+    assert_eq!(started.runs.len(), 1);
+    assert_eq!(started.runs[0].run, 2);
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let run = node.body().composition.runs[&task].clone();
+    assert_eq!((run.run, run.state), (2, RunState::Running));
+    assert_eq!(node.exits(&task), 1);
+    node.layer
+        .interrupt(&id(X), None, Interrupt::Stop { how: None })
+        .await
+        .unwrap();
+    node.open()
+        .await
+        .unbind(Some(&task))
+        .await
+        .commit()
+        .await
+        .unwrap();
+    node.settled().await;
+    assert_eq!(node.exits(&task), 2);
+}
+
+#[tokio::test]
 async fn oom_is_told_and_output_can_be_fed() {
     let node = Node::new().await;
     let cat = node
