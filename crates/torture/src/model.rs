@@ -444,7 +444,8 @@ impl Model {
 }
 
 /// Whether a text is the output of these runs, whole ones and others, one after the other. A start that was rolled back
-/// because the port layer died in it has written too: there are at most `deaths` of those.
+/// because the port layer died in it has written too: there are at most `deaths` of those, and of one whose output was just being
+/// moved the rest went with its container.
 pub(crate) fn follow(
     text: &str,
     template: &Template,
@@ -453,21 +454,21 @@ pub(crate) fn follow(
     deaths: u32,
 ) -> Result<(), String> {
     let (whole, first) = (template.whole(stream), template.first(stream));
-    let mut pieces = Vec::new();
+    let start = first.split_inclusive('\n').next().unwrap_or_default();
+    let (mut pieces, mut cut) = (Vec::new(), 0);
     let mut rest = text;
     while !rest.is_empty() {
-        let piece = [&whole, &first]
-            .into_iter()
-            .find(|piece| rest.starts_with(piece.as_str()));
-        let Some(piece) = piece else {
-            return Err(format!(
-                "after {} runs is {:?}",
-                pieces.len(),
-                rest.get(..80).unwrap_or(rest)
-            ));
-        };
-        pieces.push(piece.len() == whole.len());
-        rest = &rest[piece.len()..];
+        let next = rest[1..].find(start).map_or(rest.len(), |at| at + 1);
+        let piece;
+        (piece, rest) = rest.split_at(next);
+        if !whole.starts_with(piece) {
+            return Err(format!("after {} runs is {piece:?}", pieces.len()));
+        }
+        cut += u32::from(piece != whole && piece != first);
+        pieces.push(piece == whole);
+    }
+    if cut > deaths {
+        return Err(format!("{cut} runs are cut off, {deaths} deaths: {text:?}"));
     }
     // Every run that ended by itself is there, in order; what is left over is explained by stops and deaths.
     let wanted = wholes.iter().filter(|whole| **whole).count();

@@ -24,11 +24,8 @@ use crate::{
     status::{Status, Word},
 };
 
-/// When something that a process left behind holds its output open, so long without a byte counts as the end.
-const QUIET: Duration = Duration::from_millis(50);
-
-/// And so long at most.
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// How long the shim may take to hand on the last output of a process that has ended.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A process and what of it lives in our memory. Made again from the disk after a restart.
 pub(super) struct Tracked {
@@ -257,7 +254,7 @@ impl Tracked {
         let word = self.status.as_ref().map(|status| status.now());
         portlayer::crash::point("log.before-drain");
         // Also of one nobody knows any more: what it wrote while its shim lived is in the FIFOs.
-        self.drain().await;
+        self.drain(shared).await;
         portlayer::crash::point("log.before-exit-file");
         let exit = self.store_exit(shared, word, seen).await;
         portlayer::crash::point("log.after-exit-file");
@@ -294,10 +291,13 @@ impl Tracked {
         exit
     }
 
-    async fn drain(&self) {
+    /// Waits until all output is stored.
+    async fn drain(&self, shared: &Shared) {
         let drained = std::mem::take(&mut *lock(&self.drained));
         for mut stream in drained {
-            stream.wait(QUIET, DRAIN_LIMIT).await;
+            let (layout, cgroup) = (shared.layout.clone(), shared.cgroup(&self.id.container));
+            let held = move || !layout.processes(&cgroup).is_empty();
+            stream.wait(DRAIN_LIMIT, held).await;
         }
     }
 }

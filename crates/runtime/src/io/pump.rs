@@ -22,6 +22,13 @@ use super::redact::Redactor;
 /// Pieces taken from one FIFO before the next one gets its turn.
 const TURN: usize = 4;
 
+/// Between two looks whether an ended process left output.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// So many looks in a row that find nothing are the end of a stream that somebody still holds open. Looks and not a time: a
+/// machine that stood still has given nobody any.
+const QUIET: u32 = 10;
+
 /// The key of the descriptor that ends the thread.
 const STOP: u64 = 0;
 
@@ -199,19 +206,21 @@ impl Output {
         log: Option<Arc<Log>>,
         redactor: Option<Redactor>,
     ) -> (Arc<Output>, Drained) {
-        let (progress, drained) = watch::channel(Progress::default());
+        let (progress, watched) = watch::channel(Progress::default());
         let discard = log.is_none();
-        (
-            Arc::new(Output {
-                fifo,
-                stream,
-                log: Mutex::new(log),
-                discard,
-                redactor,
-                progress,
-            }),
-            Drained(drained),
-        )
+        let output = Arc::new(Output {
+            fifo,
+            stream,
+            log: Mutex::new(log),
+            discard,
+            redactor,
+            progress,
+        });
+        let drained = Drained {
+            output: Arc::clone(&output),
+            progress: watched,
+        };
+        (output, drained)
     }
 }
 
@@ -254,27 +263,50 @@ impl Source for Output {
 }
 
 /// Tells when an output stream has been stored completely.
-#[derive(Debug, Clone)]
-pub(crate) struct Drained(watch::Receiver<Progress>);
+pub(crate) struct Drained {
+    output: Arc<Output>,
+    progress: watch::Receiver<Progress>,
+}
 
 impl Drained {
-    /// Waits for the end of the stream; but when something that the process left behind holds it open, only until nothing
-    /// came for `quiet`, and never longer than `limit`.
-    pub(crate) async fn wait(&mut self, quiet: Duration, limit: Duration) {
-        let all = async {
-            loop {
-                let before = self.0.borrow_and_update().bytes;
-                if self.0.borrow().ended {
-                    return;
-                }
-                let ended = tokio::time::timeout(quiet, self.0.wait_for(|progress| progress.ended))
-                    .await
-                    .is_ok();
-                if ended || self.0.borrow().bytes == before {
+    /// Waits for the end of the stream of a process that has ended; but when something that it left behind may hold it open
+    /// (`held`, which may block), only until nothing comes any more, and never longer than `limit`. What the process
+    /// wrote and the shim has handed on is stored then, however late the thread of the pump is.
+    pub(crate) async fn wait(
+        &mut self,
+        limit: Duration,
+        held: impl Fn() -> bool + Clone + Send + 'static,
+    ) {
+        if tokio::time::timeout(limit, self.quiet(held)).await.is_err() {
+            self.take().await;
+        }
+    }
+
+    async fn quiet(&mut self, held: impl Fn() -> bool + Clone + Send + 'static) {
+        let mut looks = 0;
+        loop {
+            let before = self.progress.borrow_and_update().bytes;
+            let ended = self.progress.wait_for(|progress| progress.ended);
+            if tokio::time::timeout(LOOK, ended).await.is_ok() {
+                return;
+            }
+            // Taken here, so that nothing found means that nothing is there.
+            self.take().await;
+            let came = self.progress.borrow().bytes != before;
+            looks = if came { 0 } else { looks + 1 };
+            if looks >= QUIET {
+                let held = held.clone();
+                if tokio::task::spawn_blocking(held).await.unwrap_or(true) {
                     return;
                 }
             }
-        };
-        let _ = tokio::time::timeout(limit, all).await;
+        }
+    }
+
+    /// Stores what is in the FIFO now.
+    async fn take(&self) {
+        let output = Arc::clone(&self.output);
+        // It ends at shutdown only, when nobody hears of the end of the process either.
+        let _ = tokio::task::spawn_blocking(move || output.read()).await;
     }
 }

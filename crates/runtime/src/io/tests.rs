@@ -90,10 +90,31 @@ impl Bench {
 async fn write_all(mut wired: Wired, bytes: &[u8]) {
     wired.writer.write_all(bytes).unwrap();
     drop(wired.writer);
-    wired
-        .drained
-        .wait(Duration::from_secs(60), Duration::from_secs(60))
-        .await;
+    wired.drained.wait(Duration::from_secs(60), || false).await;
+}
+
+#[tokio::test]
+async fn what_was_written_is_stored_although_the_pump_is_late_and_the_stream_held_open() {
+    let bench = Bench::new(LogBounds::default());
+    let fifo = bench.path.join("late");
+    make_fifo(&fifo, 0o600).unwrap();
+    let log = bench.logs.open(&bench.log_directory(), None).unwrap();
+    // Nobody pumps it: as late as a pump can be.
+    let reader = open_reader(&fifo).unwrap();
+    let (_output, mut drained) = Output::new(reader, Stream::Out, Some(log), None);
+    let mut writer = fs::OpenOptions::new().write(true).open(fifo).unwrap();
+    writer.write_all(b"last words\n").unwrap();
+    drained.wait(Duration::from_secs(60), || true).await;
+    assert_eq!(bench.text(&query()).await, "last words\n");
+    // When nobody can hold it any more its end is waited for, however long nothing comes.
+    let wait = drained.wait(Duration::from_secs(60), || false);
+    let write = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        writer.write_all(b"later\n").unwrap();
+        drop(writer);
+    };
+    tokio::join!(wait, write);
+    assert_eq!(bench.text(&query()).await, "last words\nlater\n");
 }
 
 #[tokio::test]
