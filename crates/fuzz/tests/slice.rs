@@ -1,7 +1,8 @@
 //! Every target over its kept corpus and over mutations of it: no coverage to guide it, but on every change.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use portlayer::archive::{TarBuilder, corpus};
@@ -70,14 +71,20 @@ fn portlayer_fuzz_seed(target: &str) -> Vec<u8> {
     }
 }
 
+/// What libFuzzer found to reach something new, packed.
 fn kept(target: &str) -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(target);
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .map(|entry| std::fs::read(entry.path()).unwrap())
-        .collect()
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(format!("{target}.tar.gz"));
+    let packed = File::open(&packed).unwrap_or_else(|error| panic!("{packed:?}: {error}"));
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(packed));
+    let inputs = archive.entries().unwrap().filter_map(|entry| {
+        let mut entry = entry.unwrap();
+        let mut input = Vec::new();
+        entry.read_to_end(&mut input).unwrap();
+        entry.header().entry_type().is_file().then_some(input)
+    });
+    inputs.collect()
 }
 
 fn mutate(random: &mut fastrand::Rng, from: &[Vec<u8>]) -> Vec<u8> {
