@@ -14,7 +14,7 @@ use super::live::{Live, Process};
 use super::record::{self, NewRuns, TxnError};
 use super::steps::{Failed, Start};
 use super::validate::{Facts, Resolved, validate};
-use super::{ComposeError, JoinHow, Role, Run, RunState, StepError};
+use super::{ComposeError, JoinHow, Role, Run, StepError};
 use crate::Operation;
 use crate::element::{ElementId, ExecutorBody, Kind, Record};
 use crate::runtime::{ContainerId, ProcessId, ProcessState, Scope};
@@ -160,10 +160,6 @@ impl Driver {
         let Some(last) = body.composition.runs.get(task).filter(|_| bound) else {
             return;
         };
-        // A run is followed by the next only when its end is recorded.
-        if last.state != RunState::Ended {
-            return;
-        }
         let restarts = last.restarts + 1;
         let was_live = self.live.is_some();
         let outcome = match self.try_restart(&record, &body, task, restarts).await {

@@ -95,11 +95,7 @@ impl Driver {
             started: false,
             rest: None,
         };
-        let (revision, wanted) = self.write(prepared, writing, true).await?;
-        // A task that waited for its restart and was unbound waits no more.
-        self.restarts
-            .retain(|task, _| wanted.joined.get(task).is_some_and(|joined| joined.bound));
-        Ok(revision)
+        self.write(prepared, writing, true).await
     }
 
     /// Makes a container and starts its tasks.
@@ -165,7 +161,7 @@ impl Driver {
         let written = step("record", &prepared.record.id, write).await;
         crate::crash::point("start.after-record");
         match written {
-            Ok((revision, _)) => {
+            Ok(revision) => {
                 runs.extend(starts.iter().map(run_id));
                 self.arm(&starts);
                 Ok(revision)
@@ -244,7 +240,7 @@ impl Driver {
             self.add_processes(prepared, &starts);
             crate::crash::point("change.before-record");
             match self.write(prepared, writing, false).await {
-                Ok((revision, _)) => {
+                Ok(revision) => {
                     result.revision = revision;
                     result.runs.extend(starts.iter().map(run_id));
                     self.watch_all(&starts);
@@ -262,7 +258,7 @@ impl Driver {
                 }
             }
         } else {
-            result.revision = self.write(prepared, writing, true).await?.0;
+            result.revision = self.write(prepared, writing, true).await?;
         }
         let finished = self.finish(rest, operation, &mut result.elements).await?;
         Ok(finished.unwrap_or(result.revision))

@@ -85,11 +85,8 @@ impl Driver {
         self.waits.shutdown().await;
     }
 
-    /// Deadlines run from the moment the start is durable. A restart that was waited for is not due any more.
+    /// Deadlines run from the moment the start is durable.
     pub(super) fn arm(&mut self, starts: &[Start]) {
-        for start in starts {
-            self.restarts.remove(&start.task);
-        }
         let Some(live) = &mut self.live else { return };
         for start in starts {
             let limit = live

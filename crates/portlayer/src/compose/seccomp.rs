@@ -182,6 +182,7 @@ mod tests {
         assert!(calls(&admin, "clone")[0].get("args").is_none());
         assert_eq!(calls(&admin, "mount").len(), 1);
     }
+
     #[test]
     fn other_instruction_sets_are_asked_for() {
         let with = |compat_programs| {

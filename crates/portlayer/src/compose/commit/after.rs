@@ -93,8 +93,8 @@ impl Driver {
             started: false,
             rest: None,
         };
-        let written = self.write_all(writing, Vec::new(), BTreeMap::new()).await?;
-        Ok(Some(written.0))
+        let revision = self.write_all(writing, Vec::new(), BTreeMap::new()).await?;
+        Ok(Some(revision))
     }
 
     /// Finishes a commit we died in after its record: what was acknowledged to nobody, and cannot be taken back.

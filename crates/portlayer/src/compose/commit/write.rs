@@ -105,11 +105,11 @@ impl Driver {
     }
 
     pub(super) async fn write(
-        &self,
+        &mut self,
         prepared: &Prepared,
         writing: Writing<'_>,
         claims: bool,
-    ) -> Result<(u64, Composition), CommitError> {
+    ) -> Result<u64, CommitError> {
         let claims = match claims {
             true => prepared.difference.claims(),
             false => Vec::new(),
@@ -117,13 +117,13 @@ impl Driver {
         self.write_all(writing, claims, deadlines(prepared)).await
     }
 
-    /// Writes the result of a commit, or of its rest.
+    /// Writes the result of a commit, or of its rest. Returns the executor's new revision.
     pub(super) async fn write_all(
-        &self,
+        &mut self,
         writing: Writing<'_>,
         claims: Vec<ElementId>,
         deadlines: BTreeMap<ElementId, u64>,
-    ) -> Result<(u64, Composition), CommitError> {
+    ) -> Result<u64, CommitError> {
         let executor = self.executor.clone();
         let operation = writing.operation.clone();
         let Writing {
@@ -155,7 +155,13 @@ impl Driver {
                 record::commit(txn, &commit)
             })
             .await;
-        outcome.map_err(|error| error.into_commit(&self.executor, &self.node))
+        let (revision, composition) =
+            outcome.map_err(|error| error.into_commit(&self.executor, &self.node))?;
+        // A task that waited for its restart and was unbound waits no more.
+        let joined = &composition.joined;
+        self.restarts
+            .retain(|task, _| joined.get(task).is_some_and(|joined| joined.bound));
+        Ok(revision)
     }
 
     /// Removes the intent of a commit of which nothing is left to do.
