@@ -1,6 +1,7 @@
 //! The reaping init that is process 1 of an executor.
 //!
-//! `init [--keep] [-- PROGRAM ARGUMENT...]`, and on the host `init --hold DIRECTORY` (see `hold`)
+//! `init [--keep] [-- PROGRAM ARGUMENT...]`, and on the host `init --hold DIRECTORY` (see `hold`) and, by the name
+//! `shim`, the starter of containerd's shims (see `shim`)
 //!
 //! It starts the primary task as its child, passes signals on to it, reaps every orphan and reports how the primary ended
 //! on the status FIFO. It ends, and the kernel with it ends everything else in the process namespace, when the last *task* is
@@ -29,6 +30,7 @@
 mod hold;
 mod others;
 mod primary;
+mod shim;
 mod status;
 mod sys;
 
@@ -36,6 +38,7 @@ use std::{
     ffi::OsString,
     io::{Error, Result},
     os::fd::AsFd,
+    path::Path,
     process::ExitCode,
 };
 
@@ -82,7 +85,12 @@ fn arguments() -> Result<Arguments> {
 }
 
 fn run() -> Result<u8> {
-    let mut given = std::env::args_os().skip(1);
+    let mut given = std::env::args_os();
+    let name = given.next().unwrap_or_default();
+    if Path::new(&name).file_name() == Some(shim::NAME.as_ref()) {
+        shim::run()?;
+        return Ok(0);
+    }
     if given.next().is_some_and(|argument| argument == "--hold") {
         let directory = given
             .next()

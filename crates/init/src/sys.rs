@@ -4,7 +4,7 @@
 use std::{
     ffi::{CString, c_char, c_int, c_long, c_ulong, c_void},
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
 };
 
 use crate::primary::Ended;
@@ -23,6 +23,7 @@ pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const O_NONBLOCK: i32 = 0o4000;
 
 const O_RDWR: c_int = 2;
+const F_SETFD: c_int = 2;
 const O_CLOEXEC: c_int = 0o2_000_000;
 const SIG_BLOCK: c_int = 0;
 const SIG_SETMASK: c_int = 2;
@@ -76,6 +77,7 @@ unsafe extern "C" {
     fn c_open(path: *const c_char, flags: c_int, ...) -> c_int;
     fn dup2(from: c_int, to: c_int) -> c_int;
     fn close(fd: c_int) -> c_int;
+    fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn getenv(name: *const c_char) -> *mut c_char;
 }
 
@@ -231,6 +233,20 @@ pub(crate) fn let_go_of_standard_streams() {
         if null > 2 {
             close(null);
         }
+    }
+}
+
+/// Makes `fd` the descriptor `number` of every program that is started from here on.
+pub(crate) fn pass_on(fd: OwnedFd, number: i32) -> io::Result<()> {
+    let fd = fd.into_raw_fd();
+    // SAFETY: plain integers; nothing of ours owns `fd` any more, and the caller has no use for what `number` was.
+    unsafe {
+        if fd == number {
+            return check(fcntl(fd, F_SETFD, 0)).map(drop);
+        }
+        let passed = check(dup2(fd, number)).map(drop);
+        close(fd);
+        passed
     }
 }
 

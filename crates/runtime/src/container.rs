@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use containerd_client::services::v1::{
-    Container, CreateContainerRequest, DeleteContainerRequest, ListContainersRequest, container,
+    Container, CreateContainerRequest, DeleteContainerRequest, ListContainersRequest,
+    container::Runtime,
 };
 use oci_spec::runtime::{Mount, MountBuilder, Process, Root, Spec};
 use portlayer::{
@@ -158,7 +159,7 @@ pub(crate) async fn create(
     client: &Client,
     plan: &ContainerPlan,
     spec: &Spec,
-    options: Any,
+    runtime: Runtime,
 ) -> Result<(), RuntimeError> {
     let object = plan.executor.to_string();
     let spec = options::spec_any(spec).map_err(|error| {
@@ -176,10 +177,7 @@ pub(crate) async fn create(
     let container = Container {
         id: plan.id.as_str().to_owned(),
         labels,
-        runtime: Some(container::Runtime {
-            name: options::RUNTIME.to_owned(),
-            options: Some(options),
-        }),
+        runtime: Some(runtime),
         spec: Some(spec),
         snapshotter: SNAPSHOTTER.to_owned(),
         snapshot_key: plan.id.as_str().to_owned(),
@@ -200,14 +198,11 @@ pub(crate) async fn create(
 pub(crate) async fn create_stand_in(
     client: &Client,
     id: &str,
-    options: Any,
+    runtime: Runtime,
 ) -> Result<(), RuntimeError> {
     let container = Container {
         id: id.to_owned(),
-        runtime: Some(container::Runtime {
-            name: options::RUNTIME.to_owned(),
-            options: Some(options),
-        }),
+        runtime: Some(runtime),
         spec: Some(Any {
             type_url: String::new(),
             value: b"{}".to_vec(),

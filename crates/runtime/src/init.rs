@@ -1,9 +1,10 @@
-//! Puts the init of executors (`crates/init`) on disk.
+//! Puts the init of executors (`crates/init`) on disk, and beside it the starter of shims, which is the same program by
+//! another name.
 
 use std::{
     fs, io,
     io::Write,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -16,10 +17,19 @@ pub(crate) const TARGET: &str = "/dev/.portlayer/init";
 /// Where the status FIFO is mounted in every executor.
 pub(crate) const STATUS_TARGET: &str = "/dev/.portlayer/status";
 
+/// The starter of shims in the directory of an engine.
+pub(crate) fn shim(directory: &Path) -> PathBuf {
+    directory.join("shim")
+}
+
 /// Writes the binary into `directory`, mode 0555, and returns its path. Idempotent; replaces another version atomically, so that
 /// running executors keep theirs.
 pub(crate) fn install(directory: &Path) -> io::Result<PathBuf> {
     let path = directory.join("init");
+    match symlink("init", shim(directory)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     if fs::read(&path).is_ok_and(|found| found == BINARY) {
         return Ok(path);
     }

@@ -5,9 +5,6 @@ use prost::Message;
 use prost_types::Any;
 use serde::Serialize;
 
-/// Name of the shim.
-pub(crate) const RUNTIME: &str = "io.containerd.runc.v2";
-
 const OPTIONS_TYPE: &str = "containerd.runc.v1.Options";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";

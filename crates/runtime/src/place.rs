@@ -200,8 +200,12 @@ impl ContainerPlace {
         ProcessPlace(self.directory.join("p").join(name))
     }
 
+    /// Makes the directory. Idempotent.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        make(&self.directory)
+    }
+
     pub(crate) fn write(&self, record: &ContainerRecord) -> io::Result<()> {
-        make(&self.directory)?;
         write(&self.directory, "container.json", record)
     }
 

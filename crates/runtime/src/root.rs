@@ -128,9 +128,8 @@ pub(crate) async fn prepare(
         place
             .make_root(ids)
             .map_err(failed("make", target.display().to_string()))?;
-        if crate::host::mounts_below(&target)
+        if !crate::host::is_mount_point(&target)
             .map_err(failed("look for mounts at", key.clone()))?
-            .is_empty()
         {
             portlayer::crash::point("engine.before-mount");
             let wrong = |error: StoreError| {

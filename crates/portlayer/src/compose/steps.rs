@@ -128,7 +128,19 @@ impl Steps<'_> {
                 .iter()
                 .map(|volume| self.attach(volume)),
         );
-        let (attached, prepared) = futures::join!(attached, prepare);
+        let (Some((first, further)), Some(primary)) =
+            (starts.split_first(), self.plan_first(starts))
+        else {
+            return Ok(());
+        };
+        undo.push(Undo::DeleteContainer);
+        let furnish = self
+            .node
+            .runtime
+            .furnish(self.container, executor, ids, &primary);
+        // Built while the engine works.
+        let spec = async { oci::spec(executor, self.resolved, &self.node.host, ids) };
+        let (attached, prepared, (), spec) = futures::join!(attached, prepare, furnish, spec);
         let mounts = attached.into_iter().collect::<Result<Vec<_>, _>>()?;
         prepared?;
 
@@ -139,15 +151,9 @@ impl Steps<'_> {
             root: root_plan,
             mounts,
             network: self.resolved.network_plan(executor),
-            spec: oci::spec(executor, self.resolved, &self.node.host, ids),
+            spec,
             several: starts.len() > 1,
         };
-        let (Some((first, further)), Some(primary)) =
-            (starts.split_first(), self.plan_first(starts))
-        else {
-            return Ok(());
-        };
-        undo.push(Undo::DeleteContainer);
         crate::crash::point("start.before-container");
         let check = self.node.runtime.check_mounts(&plan);
         let create = self

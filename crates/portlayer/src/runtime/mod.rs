@@ -80,6 +80,18 @@ pub trait Runtime: Send + Sync + 'static {
         root: &RootPlan,
     ) -> Result<(), RuntimeError>;
 
+    /// Makes of a container that is to be created what needs neither root nor engine: its private directory and the
+    /// streams of its primary. [`Runtime::create_container`] makes what is missing, and says why it cannot; done while
+    /// the engine makes the root, it costs no time. Undone by [`Runtime::delete_container`].
+    async fn furnish(
+        &self,
+        _id: &ContainerId,
+        _executor: &ElementId,
+        _ids: Option<IdRange>,
+        _primary: &ProcessPlan,
+    ) {
+    }
+
     /// Removes the root snapshot. The container must be deleted before. Idempotent.
     async fn remove_root(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 

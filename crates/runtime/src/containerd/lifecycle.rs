@@ -5,6 +5,7 @@ use std::{os::fd::AsFd, sync::Arc, time::Duration};
 use containerd_client::types::v1::Status as EngineState;
 use oci_spec::runtime::Process;
 use portlayer::{
+    element::ElementId,
     runtime::{
         ContainerId, ContainerPlan, Finding, FindingClass, IdRange, OutputPlan, ProcessExit,
         ProcessId, ProcessPlan, RuntimeError, RuntimeErrorKind, Scope,
@@ -128,7 +129,7 @@ pub(super) async fn create_container(
 ) -> Result<(), RuntimeError> {
     let place = shared.place(&plan.id);
     let (all, whole, first) = (Arc::clone(shared), plan.clone(), primary.clone());
-    let (spec, is_new) = blocking(move || {
+    let spec = blocking(move || {
         let object = || whole.executor.to_string();
         let (process, owner) = with_user(&first, &place, whole.root.ids)?;
         if let Err(errno) = cwd::prepare(&whole, &place.root(), process.cwd(), owner) {
@@ -137,55 +138,85 @@ pub(super) async fn create_container(
         let existing = place
             .read()
             .map_err(failed("read the record of", object()))?;
-        let is_new = existing.is_none();
         // The secret of a container that is there already must stay what its init was given.
         let record = match existing {
             Some(record) => record,
-            None => {
-                let record = ContainerRecord {
-                    executor: whole.executor.clone(),
-                    primary: first.id.name.clone(),
-                    token: token()?,
-                    ids: whole.root.ids,
-                };
-                place
-                    .write(&record)
-                    .map_err(failed("make the directory of", object()))?;
-                record
-            }
+            None => place_of_new(&all, &whole.id, &whole.executor, whole.root.ids, &first)?,
         };
-        crate::io::make_fifo(&place.status(), 0o622)
-            .map_err(failed("make the status of", object()))?;
         let cgroup = all.cgroup(&whole.id);
         let files = name_files(&whole, &place)?;
         let (init, cgroup) = (&all.init, &cgroup);
-        let spec = container::complete(&whole, process, &place, &files, &record, init, cgroup)?;
-        Ok((spec, is_new))
+        container::complete(&whole, process, &place, &files, &record, init, cgroup)
     })
     .await?;
     portlayer::crash::point("engine.before-container");
-    let create = container::create(&shared.client, plan, &spec, shared.options(plan.root.ids));
-    let (created, streams) = tokio::join!(create, early_streams(shared, primary, is_new));
+    let shim = shared.shim(plan.root.ids);
+    let created = container::create(&shared.client, plan, &spec, shim).await;
     portlayer::crash::point("engine.after-container");
-    created?;
-    // One that could not be made is made again, and its fault told, when the process is created.
-    if let Some(Ok(tracked)) = streams {
-        lock(&shared.tracked).insert(primary.id.clone(), tracked);
-    }
-    Ok(())
+    created
 }
 
-/// The primary's streams while containerd stores the container; `None` for a container that is there already, whose
-/// streams may be in use.
-async fn early_streams(
-    shared: &Arc<Shared>,
+/// The private directory of a container that has none yet. Blocks.
+fn place_of_new(
+    shared: &Shared,
+    id: &ContainerId,
+    executor: &ElementId,
+    ids: Option<IdRange>,
     primary: &ProcessPlan,
-    is_new: bool,
-) -> Option<Result<Arc<Tracked>, RuntimeError>> {
-    let (all, plan) = (Arc::clone(shared), primary.clone());
-    match is_new {
-        true => Some(blocking(move || open_streams(&all, &plan)).await),
-        false => None,
+) -> Result<ContainerRecord, RuntimeError> {
+    let (place, object) = (shared.place(id), executor.to_string());
+    let record = ContainerRecord {
+        executor: executor.clone(),
+        primary: primary.id.name.clone(),
+        token: token()?,
+        ids,
+    };
+    place
+        .prepare()
+        .map_err(failed("make the directory of", object.clone()))?;
+    // Before the record, which says that all is there.
+    crate::io::make_fifo(&place.status(), 0o622)
+        .map_err(failed("make the status of", object.clone()))?;
+    place
+        .write(&record)
+        .map_err(failed("write the record of", object))?;
+    Ok(record)
+}
+
+/// The container's directory and its primary's streams, where there is none yet.
+pub(super) async fn furnish(
+    shared: &Arc<Shared>,
+    id: &ContainerId,
+    executor: &ElementId,
+    ids: Option<IdRange>,
+    primary: &ProcessPlan,
+) {
+    let (all, id, executor, plan) = (
+        Arc::clone(shared),
+        id.clone(),
+        executor.clone(),
+        primary.clone(),
+    );
+    let made = blocking(move || {
+        let found = all.place(&id).read();
+        // Of a container that is there already the streams may be in use.
+        if found
+            .map_err(failed("read the record of", executor.to_string()))?
+            .is_some()
+        {
+            return Ok(None);
+        }
+        place_of_new(&all, &id, &executor, ids, &plan)?;
+        open_streams(&all, &plan).map(Some)
+    })
+    .await;
+    match made {
+        Ok(Some(tracked)) => {
+            lock(&shared.tracked).insert(primary.id.clone(), tracked);
+        }
+        Ok(None) => {}
+        // What is missing is made again, and its fault told, when container and process are created.
+        Err(error) => tracing::debug!(%error, text = error.text, "not made ahead"),
     }
 }
 
@@ -499,7 +530,7 @@ pub(super) async fn purge(shared: &Arc<Shared>, id: &ContainerId) -> Result<(), 
         .iter()
         .any(|process| process.id == id.as_str() || process.container_id == id.as_str());
     if is_listed {
-        container::create_stand_in(client, id.as_str(), shared.options(None)).await?;
+        container::create_stand_in(client, id.as_str(), shared.shim(None)).await?;
         process::end_container(client, id.as_str()).await?;
         process::delete(client, &name).await?;
     }

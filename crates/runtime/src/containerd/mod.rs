@@ -14,7 +14,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use containerd_client::types::v1::{Process as EngineProcess, Status as EngineState};
+use containerd_client::{
+    services::v1::container::Runtime as Shim,
+    types::v1::{Process as EngineProcess, Status as EngineState},
+};
 use portlayer::{
     element::ElementId,
     log::LogSpec,
@@ -86,6 +89,16 @@ impl Shared {
 
     fn options(&self, ids: Option<IdRange>) -> prost_types::Any {
         crate::options::RuncOptions::any(&self.runc, &self.places.runc_root(), ids)
+    }
+
+    /// containerd's shim for runc, by our starter of it.
+    fn shim(&self, ids: Option<IdRange>) -> Shim {
+        Shim {
+            name: crate::init::shim(&self.places.directory)
+                .to_string_lossy()
+                .into_owned(),
+            options: Some(self.options(ids)),
+        }
     }
 }
 
@@ -253,6 +266,16 @@ impl Runtime for Containerd {
             mapping,
         )
         .await
+    }
+
+    async fn furnish(
+        &self,
+        id: &ContainerId,
+        executor: &ElementId,
+        ids: Option<IdRange>,
+        primary: &ProcessPlan,
+    ) {
+        lifecycle::furnish(&self.shared, id, executor, ids, primary).await;
     }
 
     async fn remove_root(&self, id: &ContainerId) -> Result<(), RuntimeError> {

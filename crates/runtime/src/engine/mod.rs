@@ -182,11 +182,9 @@ impl Places {
     }
 
     /// Where the shim of a container listens: outside of the directory, below one of all containerds of the host
-    /// (containerd:runtime/v2/shim/util_unix.go, SocketAddress; the same from 1.5 to 2.x).
+    /// (crates/init/src/shim.rs).
     pub(crate) fn shim_socket(&self, container: &str) -> PathBuf {
-        let name = self.socket.join(&self.namespace).join(container);
-        let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
-        Path::new(SHIM_SOCKETS).join(hex::encode(digest))
+        Path::new(SHIM_SOCKETS).join(format!("{}-{container}", self.namespace))
     }
 
     /// Removes what a killed shim leaves: nobody else does. Idempotent.

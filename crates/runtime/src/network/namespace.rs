@@ -85,16 +85,12 @@ pub(crate) fn has(name: &str) -> bool {
 
 /// Keeps a namespace alive by a mount. Idempotent.
 pub(crate) fn keep(namespace: &Path, at: &Path) -> io::Result<()> {
-    if is_kept(at)? {
+    if crate::host::is_mount_point(at)? {
         return Ok(());
     }
     File::create(at)?;
     let flags = MountFlags::BIND;
     rustix::mount::mount(namespace, at, "", flags, None).map_err(io::Error::from)
-}
-
-fn is_kept(at: &Path) -> io::Result<bool> {
-    Ok(!crate::host::mounts_below(at)?.is_empty())
 }
 
 /// Lets it go. Idempotent.
