@@ -5,19 +5,17 @@ mod lifecycle;
 mod mounts;
 mod opened;
 mod output;
+mod shared;
 mod tracked;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
-use containerd_client::{
-    services::v1::container::Runtime as Shim,
-    types::v1::{Process as EngineProcess, Status as EngineState},
-};
+use containerd_client::types::v1::{Process as EngineProcess, Status as EngineState};
 use portlayer::{
     element::ElementId,
     log::LogSpec,
@@ -30,23 +28,16 @@ use portlayer::{
 };
 
 use crate::{
-    audit,
-    cgroup::Layout,
-    client::Client,
-    container,
-    engine::{Engine, Places},
+    audit, container,
+    engine::Engine,
     error::failed,
-    host,
-    idmap::Users,
-    inside,
-    io::{Forwarders, Logs, Pump, reader},
-    lease, live,
-    network::Networks,
-    place::ContainerPlace,
-    probe,
+    host, inside,
+    io::reader,
+    lease, live, probe,
     process::{self, Name},
     root::{self, blocking},
 };
+pub(crate) use shared::Shared;
 use tokio::sync::watch;
 use tracked::{Tracked, lock};
 
@@ -58,48 +49,6 @@ const STOP_BY_INIT: i32 = 63;
 pub struct Containerd {
     shared: Arc<Shared>,
     engine: Mutex<Option<Engine>>,
-}
-
-/// What the waiters share with the calls.
-pub(crate) struct Shared {
-    client: Client,
-    places: Places,
-    runc: String,
-    layout: Layout,
-    info: RuntimeInfo,
-    init: PathBuf,
-    logs: Arc<Logs>,
-    forwarders: Forwarders,
-    log_destinations: Vec<String>,
-    networks: Networks,
-    pump: Pump,
-    tracked: Mutex<HashMap<ProcessId, Arc<Tracked>>>,
-    users: Arc<Users>,
-    losses: watch::Receiver<u64>,
-}
-
-impl Shared {
-    fn cgroup(&self, id: &ContainerId) -> String {
-        format!("{}/{}", self.places.cgroup_parent, id.as_str())
-    }
-
-    fn place(&self, id: &ContainerId) -> ContainerPlace {
-        ContainerPlace::new(&self.places, id)
-    }
-
-    fn options(&self, ids: Option<IdRange>) -> prost_types::Any {
-        crate::options::RuncOptions::any(&self.runc, &self.places.runc_root(), ids)
-    }
-
-    /// containerd's shim for runc, by our starter of it.
-    fn shim(&self, ids: Option<IdRange>) -> Shim {
-        Shim {
-            name: crate::init::shim(&self.places.directory)
-                .to_string_lossy()
-                .into_owned(),
-            options: Some(self.options(ids)),
-        }
-    }
 }
 
 impl Containerd {
