@@ -39,6 +39,7 @@
 
 pub mod config;
 pub mod diego;
+pub mod memory;
 mod metrics;
 mod node;
 pub mod pull;

@@ -4,6 +4,8 @@ mod cli;
 
 use std::process::ExitCode;
 
+portlayer_node::allocator!();
+
 fn main() -> ExitCode {
     cli::main()
 }

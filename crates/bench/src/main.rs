@@ -27,6 +27,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use report::{Group, Results, compare, svg, table};
 use tasks::{Pace, names};
 
+// As the daemon's.
+portlayer_node::allocator!();
+
 /// Measures the port layer side by side with what it stands on.
 #[derive(Debug, Parser)]
 #[command(name = "portlayer-bench", args_conflicts_with_subcommands = true)]
