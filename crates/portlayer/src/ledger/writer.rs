@@ -161,6 +161,10 @@ impl Drop for Writer {
     }
 }
 
+/// How many transactions replace as much as one collection frees: each writes some five entries, of which each replaces
+/// the head of a page and now and then a page with its sixteen values.
+const TRANSACTIONS_PER_COLLECTION: usize = 16;
+
 struct State {
     db: sled::Db,
     tree: sled::Tree,
@@ -228,6 +232,7 @@ impl State {
             job.answer(durable.clone());
         }
         crate::crash::point("ledger.after-answer");
+        free_replaced(self.last_group);
     }
 
     /// A group that might find the disk full is refused before anything is written.
@@ -273,5 +278,14 @@ impl State {
         self.unsynced.store(false, Ordering::SeqCst);
         self.next_sequence = next;
         Ok(())
+    }
+}
+
+/// Frees the pages that a group of so many transactions replaced. sled leaves them to the collector of
+/// crossbeam-epoch, which frees at most 512 things at every 128th look at the tree: a large group is one look and replaces
+/// thousands, so under load they would pile up to tens of MiB.
+fn free_replaced(transactions: usize) {
+    for _ in 0..=transactions / TRANSACTIONS_PER_COLLECTION {
+        crossbeam_epoch::pin().flush();
     }
 }
