@@ -138,7 +138,7 @@ pub(super) fn identify(
 
 /// The calls that change nothing on the node. All others need [`Role::ReadWrite`]; a test holds this list against the
 /// descriptors, so that a new call is put on one side or the other.
-pub(super) const LOOKING: [&str; 33] = [
+pub(super) const LOOKING: [&str; 34] = [
     "/portlayer.v1.DiegoService/DesiredTask",
     "/portlayer.v1.DiegoService/DesiredTasks",
     "/portlayer.v1.DiegoService/FollowTasks",
@@ -158,6 +158,7 @@ pub(super) const LOOKING: [&str; 33] = [
     "/portlayer.v1.CompositionsService/Security",
     "/portlayer.v1.TasksService/Wait",
     "/portlayer.v1.TasksService/Logs",
+    "/portlayer.v1.TasksService/LogProgress",
     "/portlayer.v1.TasksService/Stats",
     "/portlayer.v1.EventsService/Subscribe",
     "/portlayer.v1.EventsService/Fetch",

@@ -83,6 +83,21 @@ impl TasksService for Tasks {
         Ok(Response::new(self.0.until_draining(output(reader))))
     }
 
+    async fn log_progress(
+        &self,
+        request: Request<v1::LogProgressRequest>,
+    ) -> Result<Response<v1::LogProgressResponse>, Status> {
+        let layer = layer_of(&request)?;
+        let message = request.into_inner();
+        let executor = id_in("executor", &message.executor)?;
+        let task = id_in("task", &message.task)?;
+        let progress = layer.log_progress(&executor, &task).await;
+        let logs = progress.map_err(status_of)?.into_iter();
+        Ok(Response::new(v1::LogProgressResponse {
+            logs: logs.map(Wire::into_wire).collect(),
+        }))
+    }
+
     async fn attach(
         &self,
         request: Request<Streaming<v1::AttachRequest>>,

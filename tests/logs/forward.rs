@@ -55,6 +55,8 @@ async fn every_joined_log_gets_all_and_a_named_one_gets_its_stream() {
         shell("echo one; echo two >&2"),
     )
     .await;
+    // The streams are followed each by itself: which of the two comes first is not said.
+    journal.received.wait_for("one").await;
     let messages = journal.received.wait_for("two").await;
     assert_eq!(messages.len(), 2, "{messages:?}");
     let one = messages
@@ -243,5 +245,27 @@ async fn lines_beyond_the_limits_are_dropped_and_the_files_have_them() {
     );
     let (all, lost) = stored(&node, "a", LogStreams::Both).await;
     assert_eq!((all.lines().count(), lost), (202, 0));
+    // Its place is stored after the lines of it were sent.
+    let begun = std::time::Instant::now();
+    let progress = loop {
+        let (executor, task) = ids("a");
+        let progress = node
+            .port_layer
+            .log_progress(&executor, &task)
+            .await
+            .unwrap();
+        if progress[0].done {
+            break progress;
+        }
+        assert!(begun.elapsed().as_secs() < 30, "{progress:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert_eq!(progress.len(), 1);
+    let of_few = &progress[0];
+    assert_eq!((&of_few.log, of_few.lost_bytes), (&few, 0));
+    assert_eq!(of_few.sent_lines, messages.len() as u64);
+    assert_eq!(of_few.sent_lines + of_few.dropped_lines, 202);
+    // XYZ of the first line, which is no longer than the limit otherwise.
+    assert_eq!(of_few.cut_bytes, 3);
     close(node, &["a"]).await;
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt, stream};
 use portlayer::compose::{BindHow, Interrupt, Interrupted, JoinHow, RunId, TaskBind};
 use portlayer::element::{ElementId, NewElement};
-use portlayer::runtime::{ContainerStats, LogChunk, LogQuery};
+use portlayer::runtime::{ContainerStats, LogChunk, LogProgress, LogQuery};
 use portlayer::task::ExitRecord;
 use portlayer_proto::v1;
 use portlayer_proto::v1::tasks_service_client::TasksServiceClient;
@@ -177,6 +177,24 @@ impl Client {
         let mut service = service(self.channel());
         self.change("resize", service.resize(message)).await?;
         Ok(())
+    }
+
+    /// How far the logs have got that a task's output is sent on to. See [`portlayer::PortLayer::log_progress`].
+    pub async fn log_progress(
+        &self,
+        executor: &ElementId,
+        task: &ElementId,
+    ) -> Result<Vec<LogProgress>, Error> {
+        let message = v1::LogProgressRequest {
+            executor: executor.to_string(),
+            task: task.to_string(),
+        };
+        let call = |channel| {
+            let message = message.clone();
+            async move { service(channel).log_progress(message).await }
+        };
+        let logs = self.look("log_progress", call).await?.logs.into_iter();
+        logs.map(|log| Ok(LogProgress::from_wire(log)?)).collect()
     }
 
     /// What a running executor uses now. See [`portlayer::PortLayer::stats`].

@@ -3,6 +3,7 @@
 mod details;
 mod element;
 mod event;
+mod progress;
 mod run;
 mod security;
 

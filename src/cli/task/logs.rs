@@ -8,7 +8,7 @@ use portlayer::time::Timestamp;
 use super::TaskArg;
 use crate::cli::context::{Context, usage};
 use crate::cli::failure::{Exit, Outcome};
-use crate::cli::output::{self, Streams};
+use crate::cli::output::{self, OutputArgs, Streams};
 use crate::cli::parse;
 
 /// Show the stored output of a task, each stream on its own
@@ -31,6 +31,9 @@ pub(crate) struct LogsArgs {
     /// When each piece was stored, before it
     #[arg(short, long)]
     timestamps: bool,
+    /// Instead, how far each log has got that it is sent on to
+    #[arg(long, conflicts_with_all = ["follow", "since", "tail", "stream", "timestamps"])]
+    sent: bool,
     /// One JSON object per piece: stream, time, sequence, text or base16
     #[arg(short, long, value_name = "FORMAT", value_parser = ["jsonl"])]
     output: Option<String>,
@@ -45,6 +48,14 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Outcome {
     context
         .with_client(async |client| {
             let (executor, task) = args.task.resolve(client, context).await?;
+            if args.sent {
+                let logs = client.log_progress(&executor, &task).await?;
+                match args.output {
+                    Some(_) => logs.iter().try_for_each(output::write_json_line)?,
+                    None => context.out(OutputArgs::default()).list(&logs)?,
+                }
+                return Ok(Exit::OK);
+            }
             let query = LogQuery {
                 executor,
                 task,

@@ -91,6 +91,7 @@ impl Wire for RuntimeInfo {
                 },
                 disk: match disk.as_str() {
                     "block-file" => DiskBound::BlockFile,
+                    "btrfs-pool" => DiskBound::Pool,
                     _ => DiskBound::None,
                 },
                 apparmor,

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use portlayer::compose::{Interrupt, Interrupted};
-use portlayer::runtime::{ContainerStats, LogChunk, LogQuery, LogStreams, SignalScope};
+use portlayer::runtime::{
+    ContainerStats, LogChunk, LogProgress, LogQuery, LogStreams, SignalScope,
+};
 use portlayer::task::{ExitReason, ExitRecord};
 use portlayer_proto::v1;
 
@@ -108,6 +110,40 @@ impl Wire for LogStreams {
             v1::LogStreams::Stdout => LogStreams::Stdout,
             v1::LogStreams::Stderr => LogStreams::Stderr,
             v1::LogStreams::Unspecified | v1::LogStreams::Both => LogStreams::Both,
+        })
+    }
+}
+
+impl Wire for LogProgress {
+    type Message = v1::LogSent;
+
+    fn into_wire(self) -> v1::LogSent {
+        let LogProgress {
+            log,
+            sent_lines,
+            dropped_lines,
+            cut_bytes,
+            lost_bytes,
+            done,
+        } = self;
+        v1::LogSent {
+            log: log.to_string(),
+            sent_lines,
+            dropped_lines,
+            cut_bytes,
+            lost_bytes,
+            done,
+        }
+    }
+
+    fn from_wire(message: v1::LogSent) -> Result<Self, WireError> {
+        Ok(LogProgress {
+            log: id("log", &message.log)?,
+            sent_lines: message.sent_lines,
+            dropped_lines: message.dropped_lines,
+            cut_bytes: message.cut_bytes,
+            lost_bytes: message.lost_bytes,
+            done: message.done,
         })
     }
 }

@@ -20,8 +20,8 @@ use portlayer::network::{
     EgressRule, Icmp, NetworkLease, NetworkUse, PortMapping, Protocol, Published, Transport,
 };
 use portlayer::runtime::{
-    ContainerStats, Finding, FindingClass, HostIsolation, LogChunk, LogQuery, LogStreams,
-    RuntimeError, RuntimeErrorKind, RuntimeInfo, SignalScope,
+    ContainerStats, Finding, FindingClass, HostIsolation, LogChunk, LogProgress, LogQuery,
+    LogStreams, RuntimeError, RuntimeErrorKind, RuntimeInfo, SignalScope,
 };
 use portlayer::store::{Access, Policy, Progress};
 use portlayer::task::{
@@ -534,6 +534,14 @@ fn runs_output_and_interrupts() {
         memory_peak_bytes: Some(3),
         pids: Some(4),
         oom_kills: Some(0),
+    });
+    same(LogProgress {
+        log: id("log://node/audit"),
+        sent_lines: 1,
+        dropped_lines: 2,
+        cut_bytes: 3,
+        lost_bytes: 4,
+        done: true,
     });
     same((80_u16, 24_u16));
     let large = portlayer_proto::v1::TerminalSize {

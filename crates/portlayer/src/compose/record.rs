@@ -14,7 +14,6 @@ use crate::error::ReadError;
 use crate::event::Change;
 use crate::ledger::{AuditEntry, Index, LedgerError, Txn, Verb};
 use crate::network::{self, LeaseError, NetworkLease};
-use crate::runtime::IdRange;
 use crate::task::ExitRecord;
 use crate::time::Moment;
 
@@ -48,10 +47,9 @@ impl TxnError {
             TxnError::NoIds => CommitError::UnresolvedRequirement {
                 executor: executor.clone(),
                 element: executor.clone(),
-                requirement: format!(
-                    "a range of user ids of its own: other executors have all {}",
-                    IdRange::SLOTS
-                ),
+                requirement:
+                    "a range of user ids of its own: other executors have all of this node's"
+                        .to_owned(),
             },
             TxnError::Changed(id, _, 0) if id == *executor => {
                 CommitError::Compose(ComposeError::Read(ReadError::NotFound { id }))
@@ -124,7 +122,7 @@ pub(crate) fn claim(
     let (record, body) = executor(txn, id)?;
     let starts = intent.is_some_and(|intent| intent.fresh);
     if starts && body.spec.isolation.own_users() {
-        let slot = txn.allocate_ids(id, IdRange::SLOTS)?;
+        let slot = txn.allocate_ids(id)?;
         slot.ok_or(TxnError::NoIds)?;
     }
     for claim in claims {

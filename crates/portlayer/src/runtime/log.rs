@@ -84,5 +84,23 @@ pub struct LogFigures {
     pub dropped_bytes: u64,
 }
 
+/// How far a log has got with the stored output of a task, and what of it the log never gets. It counts over all runs of the
+/// task, and over restarts of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogProgress {
+    /// The log.
+    pub log: ElementId,
+    /// Lines that were sent.
+    pub sent_lines: u64,
+    /// Lines beyond its rate, dropped.
+    pub dropped_lines: u64,
+    /// Bytes beyond its longest line, dropped.
+    pub cut_bytes: u64,
+    /// Bytes that were rotated away, or could not be stored, before they were sent.
+    pub lost_bytes: u64,
+    /// All there is was sent, and nobody writes any more.
+    pub done: bool,
+}
+
 /// A stream of log chunks. Ends when all is read (or, following, when the task ended and all is read).
 pub type LogReader = Pin<Box<dyn futures::Stream<Item = Result<LogChunk, RuntimeError>> + Send>>;

@@ -7,7 +7,7 @@ use super::{Running, TaskError, find, runtime};
 use crate::PortLayer;
 use crate::compose::{BindHow, CommitError, ComposeError, JoinHow, Role, RunId, TaskBind};
 use crate::element::ElementId;
-use crate::runtime::{LogQuery, LogReader, LogStreams, RuntimeError};
+use crate::runtime::{LogProgress, LogQuery, LogReader, LogStreams, RuntimeError};
 
 /// A running task's streams.
 pub struct Attached {
@@ -38,15 +38,32 @@ impl PortLayer {
 
     /// Stored output. Errors: `Compose` (no such executor, the task never took part), `Runtime`.
     pub async fn logs(&self, query: &LogQuery) -> Result<LogReader, TaskError> {
-        let executor = &query.executor;
-        let (_, body) = self.shared.composer.node.executor(executor)?;
-        let known = body.composition.joined.contains_key(&query.task)
-            || body.composition.runs.contains_key(&query.task);
-        if !known {
-            self.last_run(executor, &query.task)?;
-        }
+        let (executor, task) = (&query.executor, &query.task);
+        self.has_taken_part(executor, task)?;
         let reader = self.shared.runtime.logs(query).await;
-        reader.map_err(|source| runtime(executor, &query.task, source))
+        reader.map_err(|source| runtime(executor, task, source))
+    }
+
+    /// How far the logs have got that a task's output is sent on to (journald, syslog), and what was dropped on the way; in the
+    /// order of their ids. Errors: `Compose` (no such executor, the task never took part), `Runtime`.
+    pub async fn log_progress(
+        &self,
+        executor: &ElementId,
+        task: &ElementId,
+    ) -> Result<Vec<LogProgress>, TaskError> {
+        self.has_taken_part(executor, task)?;
+        let progress = self.shared.runtime.log_progress(executor, task).await;
+        progress.map_err(|source| runtime(executor, task, source))
+    }
+
+    fn has_taken_part(&self, executor: &ElementId, task: &ElementId) -> Result<(), TaskError> {
+        let (_, body) = self.shared.composer.node.executor(executor)?;
+        let known =
+            body.composition.joined.contains_key(task) || body.composition.runs.contains_key(task);
+        if !known {
+            self.last_run(executor, task)?;
+        }
+        Ok(())
     }
 
     /// Attaches to a running task: output from now on (with `replay` from its stored beginning), and its input when

@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use portlayer::element::ElementId;
 use portlayer::log::LogSpec;
-use portlayer::runtime::{LogChunk, LogQuery, SinkPlan};
+use portlayer::runtime::{LogChunk, LogProgress, LogQuery, SinkPlan};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -136,6 +136,20 @@ impl Forwarders {
             }
         }
         Ok(())
+    }
+
+    /// How far each log has got with the output of a task, by the log's id. Blocks.
+    pub(crate) fn progress(
+        &self,
+        executor: &ElementId,
+        task: &ElementId,
+    ) -> io::Result<Vec<LogProgress>> {
+        let mut found = Vec::new();
+        for file in place::of(&self.shared.logs.directory(executor, task))? {
+            found.extend(place::read(&file)?.map(LogProgress::from));
+        }
+        found.sort_by(|one, other| one.log.cmp(&other.log));
+        Ok(found)
     }
 
     fn follow(&self, output: PathBuf, file: PathBuf) {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use portlayer::element::ElementId;
-use portlayer::runtime::SinkPlan;
+use portlayer::runtime::{LogProgress, SinkPlan};
 use serde::{Deserialize, Serialize};
 
 use super::super::Stream;
@@ -52,6 +52,20 @@ impl Followed {
     }
 }
 
+impl From<Followed> for LogProgress {
+    fn from(followed: Followed) -> Self {
+        let counts = followed.counts;
+        Self {
+            log: followed.plan.log,
+            sent_lines: counts.sent,
+            dropped_lines: counts.dropped,
+            cut_bytes: counts.cut_bytes,
+            lost_bytes: counts.lost_bytes,
+            done: followed.done,
+        }
+    }
+}
+
 /// The file of a log beside the output of a task.
 pub(super) fn file(output: &Path, log: &ElementId) -> PathBuf {
     output
@@ -77,28 +91,35 @@ pub(super) fn write(path: &Path, followed: &Followed) -> io::Result<()> {
 
 /// The files below the root of all output, each with the output it belongs to.
 pub(super) fn all(root: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
-    let below = |directory: &Path| -> io::Result<Vec<PathBuf>> {
-        match fs::read_dir(directory) {
-            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(Vec::new())
-            }
-            Err(error) => Err(error),
-        }
-    };
     let mut found = Vec::new();
-    for executor in below(root)? {
-        for output in below(&executor)? {
-            let files = below(&output.join("sinks"))?.into_iter();
-            let files =
-                files.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+    for executor in entries(root)? {
+        for output in entries(&executor)? {
+            let files = of(&output)?.into_iter();
             found.extend(files.map(|file| (output.clone(), file)));
         }
     }
     Ok(found)
+}
+
+/// The files of the output of one task.
+pub(super) fn of(output: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = entries(&output.join("sinks"))?;
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "json"));
+    Ok(files)
+}
+
+/// What is in a directory; nothing where there is none.
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
 }
