@@ -100,7 +100,7 @@ fn bad_input_names_the_flag_and_the_field() {
             "destinations[0]",
         ),
         (
-            &["--network", "none", "--publish", "127.0.0.1:8080:80"],
+            &["--network", "none", "--publish", "[::1]:8080:80"],
             "host_address",
         ),
         (&["--network", "none", "--publish", "80:0"], "port"),

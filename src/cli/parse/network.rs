@@ -249,7 +249,7 @@ mod tests {
             ("0", "port"),
             ("x:80", "host_port"),
             ("host:1:80", "host_address"),
-            ("127.0.0.1:8080:80/tcp", "host_address"),
+            ("[::1]:8080:80/tcp", "host_address"),
             ("80/sctp", "protocol"),
             ("1:2:3:4", "expected"),
         ] {

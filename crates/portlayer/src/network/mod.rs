@@ -46,7 +46,7 @@ pub struct PortMapping {
     /// Port of the host; `None` = one of those the network has for this.
     #[serde(default)]
     pub host_port: Option<u16>,
-    /// Address of the host; `None` = all of them. Not a loopback address: what comes from there is not forwarded.
+    /// Address of the host; `None` = all of them, its IPv4 loopback too. Not `::1`: the kernel forwards nothing from there.
     #[serde(default)]
     pub host_address: Option<IpAddr>,
 }
@@ -108,8 +108,8 @@ pub fn check_use(wanted: &NetworkUse) -> Result<(), RuleError> {
             return refuse(format!("ports[{at}].host_port"), "a port is 1 to 65535");
         }
         match mapping.host_address {
-            Some(address) if address.is_loopback() => {
-                let rule = "what comes from a loopback address is not forwarded: leave it out or give an address of the host";
+            Some(address) if address.is_loopback() && address.is_ipv6() => {
+                let rule = "the kernel forwards nothing that comes from ::1: use 127.0.0.1, or leave it out";
                 return refuse(format!("ports[{at}].host_address"), rule);
             }
             Some(address) if address.is_unspecified() || address.is_multicast() => {
@@ -166,10 +166,14 @@ mod tests {
             host_address: Some(address.parse().unwrap()),
             ..mapping(80, Tcp, Some(80))
         };
-        assert_eq!(refused(vec![at("127.0.0.1")]), "ports[0].host_address");
+        assert_eq!(refused(vec![at("::1")]), "ports[0].host_address");
         assert_eq!(refused(vec![at("::")]), "ports[0].host_address");
         let fine = vec![
             at("192.0.2.1"),
+            PortMapping {
+                host_port: Some(81),
+                ..at("127.0.0.1")
+            },
             mapping(80, Udp, Some(80)),
             mapping(80, Tcp, None),
         ];

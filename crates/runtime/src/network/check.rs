@@ -37,6 +37,7 @@ impl Networks {
                 "to_container",
                 "forward",
                 "input",
+                "loopback",
             ];
             let mut wanted = own.chain(networks).chain(fixed.map(str::to_owned));
             let Some(missing) = wanted.find(|chain| !there.contains(chain)) else {

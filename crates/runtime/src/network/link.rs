@@ -171,7 +171,7 @@ fn router(name: &str, spec: &NetworkSpec) -> io::Result<()> {
         set(&format!("ipv4/conf/{name}/forwarding"), "1")?;
         set(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
         set(&format!("ipv4/conf/{name}/accept_redirects"), "0")?;
-        set(&format!("ipv4/conf/{name}/route_localnet"), "0")?;
+        route_loopback(name, false)?;
     }
     // 1 = no link-local address of its own making.
     if has(&format!("ipv6/conf/{name}")) {
@@ -189,6 +189,17 @@ fn router(name: &str, spec: &NetworkSpec) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether an interface is there, by its settings for IPv4.
+pub(crate) fn is_there(name: &str) -> bool {
+    has(&format!("ipv4/conf/{name}"))
+}
+
+/// Whether the host's loopback addresses may be on this bridge: the kernel sends nothing from 127.0.0.1 to a container otherwise.
+pub(crate) fn route_loopback(name: &str, may: bool) -> io::Result<()> {
+    let value = if may { "1" } else { "0" };
+    set(&format!("ipv4/conf/{name}/route_localnet"), value)
 }
 
 async fn add_address(

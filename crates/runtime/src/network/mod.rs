@@ -12,6 +12,7 @@
 pub(crate) mod audit;
 mod check;
 pub(crate) mod files;
+mod flows;
 mod link;
 mod names;
 mod namespace;
@@ -236,7 +237,26 @@ impl Networks {
             })?;
             runtime.block_on(end.up(&handle))?;
         }
-        Ok(())
+        self.loopback(state, &bridge)
+    }
+
+    /// Lets the host's loopback addresses onto a bridge as long as a port is published on them, and no longer. In the home
+    /// namespace, with the rules loaded that keep containers from them.
+    fn loopback(&self, state: &State, bridge: &str) -> Result<(), NetworkError> {
+        if state
+            .bridges
+            .get(bridge)
+            .is_none_or(|spec| spec.subnet4.is_none())
+        {
+            return Ok(());
+        }
+        let mut there = state.connected.values();
+        let may = there.any(|plan| {
+            let mut ports = plan.lease.ports.iter();
+            self.names.bridge(&plan.network) == bridge
+                && ports.any(|port| port.host_address.is_none_or(|at| at.is_loopback()))
+        });
+        Ok(link::route_loopback(bridge, may)?)
     }
 
     /// Makes the bridge of a network, and the table with the first one.
@@ -301,7 +321,11 @@ impl Networks {
                 lease: &plan.lease,
             };
             runtime.block_on(end.remove(&handle))?;
-            Ok(self.load(state, &rules::remove_container(&self.names, id, &plan))?)
+            self.load(state, &rules::remove_container(&self.names, id, &plan))?;
+            match link::is_there(end.bridge) {
+                true => self.loopback(state, end.bridge),
+                false => Ok(()),
+            }
         });
         if done.is_err() {
             // Still known, so that the next attempt finds it.
@@ -394,7 +418,9 @@ impl Networks {
                     runtime.block_on(link::remove(&handle, &self.names.link(id)))?;
                 }
             }
-            Ok(nft::load(&state.text(&self.names))?)
+            nft::load(&state.text(&self.names))?;
+            let mut bridges = state.bridges.keys();
+            bridges.try_for_each(|bridge| self.loopback(state, bridge))
         })
     }
 

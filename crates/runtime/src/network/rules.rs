@@ -6,7 +6,8 @@
 //! forward  from a bridge:  established flows of this container -> closed for good -> its neighbours -> its rules -> reject
 //!          to a bridge:    answers to its flows, published ports -> drop
 //! input    from a bridge:  answers to flows of the host -> reject
-//! nat      published ports; what leaves the node from a masqueraded subnet
+//! nat      published ports; what leaves the node from a masqueraded subnet; the host's loopback in front of a container
+//! loopback what comes from a bridge for the host's loopback, or says that it does -> drop
 //! ```
 //!
 //! Flows carry the mark of the container that began them, or whose port was published, and are answered only as long as
@@ -20,6 +21,7 @@ use portlayer::network::{
 };
 use portlayer::runtime::{BridgePlan, ContainerId};
 
+use super::flows::{Flows, is_plain};
 use super::names::{Names, egress_chain, hardware, hardware_text, ingress_chain, mark};
 
 /// Refusals are answered, so that a task fails at once and does not wait.
@@ -84,6 +86,11 @@ table inet {table} {{
 		iifname @bridges ct state established,related ct direction reply accept
 		iifname @bridges {REJECT}
 	}}
+	chain loopback {{
+		type filter hook prerouting priority raw; policy accept;
+		iifname @bridges ip daddr 127.0.0.0/8 drop
+		iifname @bridges ip saddr 127.0.0.0/8 drop
+	}}
 	chain prerouting {{
 		type nat hook prerouting priority dstnat - 10; policy accept;
 		iifname @bridges accept
@@ -94,7 +101,6 @@ table inet {table} {{
 	}}
 	chain output {{
 		type nat hook output priority -110; policy accept;
-		oifname \"lo\" ip daddr 127.0.0.0/8 accept
 		oifname \"lo\" ip6 daddr ::1 accept
 		dnat ip to ip daddr . meta l4proto . th dport map @publish_at4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish_at6
@@ -103,6 +109,7 @@ table inet {table} {{
 	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat + 10; policy accept;
+		ip saddr 127.0.0.0/8 oifname @bridges masquerade
 		ip saddr @masqueraded4 oifname != @bridges masquerade
 		ip6 saddr @masqueraded6 oifname != @bridges masquerade
 	}}
@@ -191,7 +198,11 @@ pub(crate) fn add_container(
          add rule inet {table} {ingress} ether saddr != {} drop\n",
         hardware_text(hardware(plan.lease.number))
     );
-    for rule in egress(id, plan) {
+    let flows = plan.egress.as_deref().and_then(Flows::of);
+    if let Some(flows) = &flows {
+        text.push_str(&flows.add(table, &chain));
+    }
+    for rule in egress(id, plan, flows.as_ref()) {
         let _ = writeln!(text, "add rule inet {table} {chain} {rule}");
     }
     let addresses: [(&str, &str, Option<IpAddr>); 2] = [
@@ -248,6 +259,9 @@ pub(crate) fn remove_container(names: &Names, id: &ContainerId, plan: &BridgePla
         chain = egress_chain(id),
         ingress = ingress_chain(id)
     );
+    if let Some(flows) = plan.egress.as_deref().and_then(Flows::of) {
+        text.push_str(&flows.remove(table, &egress_chain(id)));
+    }
     text
 }
 
@@ -264,7 +278,7 @@ fn published(family: &str, port: &Published) -> Option<String> {
 }
 
 /// What a container may reach, as rules of its chain.
-fn egress(id: &ContainerId, plan: &BridgePlan) -> Vec<String> {
+fn egress(id: &ContainerId, plan: &BridgePlan, flows: Option<&Flows>) -> Vec<String> {
     let accept = format!("ct mark set {:#x} accept", mark(id));
     let mut rules = Vec::new();
     for resolver in &plan.dns {
@@ -275,7 +289,17 @@ fn egress(id: &ContainerId, plan: &BridgePlan) -> Vec<String> {
     }
     match &plan.egress {
         None => rules.push(accept),
-        Some(allows) => rules.extend(allows.iter().flat_map(|allow| allowed(id, allow, &accept))),
+        Some(allows) => {
+            rules.extend(
+                flows
+                    .map(|flows| flows.rules(&egress_chain(id), &accept))
+                    .unwrap_or_default(),
+            );
+            let others = allows
+                .iter()
+                .filter(|allow| flows.is_none() || !is_plain(allow));
+            rules.extend(others.flat_map(|allow| allowed(id, allow, &accept)));
+        }
     }
     rules
 }
@@ -346,7 +370,7 @@ fn rejects(ranges: &[Range]) -> String {
 }
 
 /// More ranges than this are a set. The kernel takes longer for a small set than for some more rules.
-const MAX_ALTERNATIVES: usize = 4;
+pub(super) const MAX_ALTERNATIVES: usize = 4;
 
 /// The ranges as what rules match: each by itself when there are few, else as one set.
 fn alternatives<T: std::fmt::Display + PartialEq>(ranges: &[(T, T)]) -> Vec<String> {
@@ -368,7 +392,7 @@ fn list<T: std::fmt::Display + PartialEq>(ranges: &[(T, T)]) -> Option<String> {
     }
 }
 
-fn range<T: std::fmt::Display + PartialEq>((first, last): &(T, T)) -> String {
+pub(super) fn range<T: std::fmt::Display + PartialEq>((first, last): &(T, T)) -> String {
     match first == last {
         true => first.to_string(),
         false => format!("{first}-{last}"),
@@ -444,7 +468,7 @@ mod tests {
         };
         let all = rule(Protocol::All, &["192.0.2.1", "192.0.2.9"], &[]);
         assert_eq!(
-            egress(&id(), &plan(Some(&[both, ping, all]))),
+            egress(&id(), &plan(Some(&[both, ping, all])), None),
             [
                 format!(
                     "ip daddr 198.51.100.0-198.51.100.255 tcp dport 80 ct mark set {mark} accept"
@@ -466,7 +490,8 @@ mod tests {
         assert_eq!(
             egress(
                 &id(),
-                &plan(Some(&[rule(Protocol::Udp, &["192.0.2.1"], &many)]))
+                &plan(Some(&[rule(Protocol::Udp, &["192.0.2.1"], &many)])),
+                None
             ),
             [format!(
                 "ip daddr 192.0.2.1 udp dport {{ 80, 82, 84, 86, 88 }} ct mark set {mark} accept"
@@ -476,8 +501,8 @@ mod tests {
 
     #[test]
     fn no_rules_open_nothing_and_none_at_all_opens_what_is_not_closed() {
-        assert_eq!(egress(&id(), &plan(Some(&[]))), Vec::<String>::new());
-        assert_eq!(egress(&id(), &plan(None)).len(), 1);
+        assert_eq!(egress(&id(), &plan(Some(&[])), None), Vec::<String>::new());
+        assert_eq!(egress(&id(), &plan(None), None).len(), 1);
     }
 
     #[test]
