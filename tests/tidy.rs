@@ -124,6 +124,13 @@ fn every_crash_point_is_in_the_table_and_once_in_the_code() {
     assert_eq!(used, table);
 }
 
+/// What the ledger frees after each group is in the crossbeam-epoch that sled uses: a second version would free nothing.
+#[test]
+fn there_is_one_epoch() {
+    let lock = fs::read_to_string("Cargo.lock").unwrap();
+    assert_eq!(lock.matches("name = \"crossbeam-epoch\"\n").count(), 1);
+}
+
 /// What readers see first is a program that a test runs.
 #[test]
 fn the_scheduler_of_the_readme_is_the_example() {

@@ -1,24 +1,24 @@
 //! Who has which range of host user ids. Two executors never have the same one: both directions are written in one
 //! transaction, and a range is free only when its executor is gone.
 
+use std::ops::Range;
+
 use super::{Ledger, LedgerError, Txn, codec, keys};
 use crate::element::ElementId;
 
 impl Txn<'_> {
-    /// The number of the executor's range out of `slots`: the one it has, else a free one, which it has from now on.
+    /// The number of the executor's range: the one it has, else a free one of those there are to give, which it has from now on.
     /// `None`: all are taken. Idempotent.
-    pub fn allocate_ids(
-        &mut self,
-        executor: &ElementId,
-        slots: u32,
-    ) -> Result<Option<u32>, LedgerError> {
+    pub fn allocate_ids(&mut self, executor: &ElementId) -> Result<Option<u32>, LedgerError> {
         if let Some(slot) = self.get_value(&keys::ids_of(executor))? {
             return Ok(Some(slot));
         }
         // From a place of the executor's own, so that a search among many is short.
         let digest = executor.digest_hex();
-        let start = u32::from_str_radix(&digest[..8], 16).unwrap_or_default() % slots.max(1);
-        for slot in (start..slots).chain(0..start) {
+        let Range { start, end } = *self.id_ranges;
+        let count = end.saturating_sub(start).max(1);
+        let first = start + u32::from_str_radix(&digest[..8], 16).unwrap_or_default() % count;
+        for slot in (first..end).chain(start..first.min(end)) {
             let key = keys::ids_slot(slot);
             if self.get_value::<ElementId>(&key)?.is_none() {
                 self.put_value(key, executor)?;
@@ -63,10 +63,14 @@ mod tests {
     #[tokio::test]
     async fn every_executor_has_a_range_of_its_own_until_it_is_gone() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&LedgerConfig::new(directory.path())).unwrap();
+        let config = LedgerConfig {
+            id_ranges: 100..108,
+            ..LedgerConfig::new(directory.path())
+        };
+        let ledger = Ledger::open(&config).unwrap();
         let take = async |number: u32| {
             let taken: Result<_, LedgerError> = ledger
-                .write(move |txn| txn.allocate_ids(&executor(number), 8))
+                .write(move |txn| txn.allocate_ids(&executor(number)))
                 .await;
             taken.unwrap()
         };
@@ -82,7 +86,7 @@ mod tests {
         assert_eq!(ledger.ids(&executor(3)).unwrap(), Some(slots[3]));
         let mut distinct = slots.clone();
         distinct.sort_unstable();
-        assert_eq!(distinct, (0..8).collect::<Vec<_>>());
+        assert_eq!(distinct, (100..108).collect::<Vec<_>>());
         assert_eq!(take(8).await, None);
         let freed: Result<_, LedgerError> = ledger.write(|txn| txn.free_ids(&executor(5))).await;
         freed.unwrap();

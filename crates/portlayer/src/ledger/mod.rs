@@ -48,12 +48,14 @@ mod txn;
 mod verify;
 mod writer;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, watch};
 
 use crate::event::Event;
+use crate::runtime::IdRange;
 
 pub use audit::{
     AuditEntry, AuditRow, KEPT_ROWS, KEPT_TOMBSTONE_DAYS, KEPT_TOMBSTONES, Outcome, Verb,
@@ -76,15 +78,19 @@ pub struct LedgerConfig {
     pub cache_bytes: u64,
     /// How many events are kept.
     pub event_retention: u64,
+    /// The numbers of the ranges of user ids that it gives to executors, below [`IdRange::SLOTS`]. Nodes of one host that are to
+    /// share none have different ones. Who has a range keeps it, whatever this becomes.
+    pub id_ranges: Range<u32>,
 }
 
 impl LedgerConfig {
-    /// A ledger at `path` with 256 MiB of cache and 1,000,000 events kept.
+    /// A ledger at `path` with 256 MiB of cache, 1,000,000 events kept and all ranges of user ids.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
             cache_bytes: 256 << 20,
             event_retention: 1_000_000,
+            id_ranges: 0..IdRange::SLOTS,
         }
     }
 }
@@ -124,7 +130,7 @@ impl Ledger {
     ) -> Result<Self, LedgerError> {
         let (writer, published) = {
             let room = room::Room::open(&config.path)?;
-            writer::Writer::start(db, tree.clone(), room, config.event_retention)?
+            writer::Writer::start(db, tree.clone(), room, config)?
         };
         Ok(Self {
             shared: Arc::new(Shared {

@@ -1,6 +1,7 @@
 //! One transaction on the writer: reads see the tree and everything staged before, writes are staged.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +24,8 @@ pub struct Txn<'a> {
     pub(super) own: Staged,
     pub(super) next_sequence: Sequence,
     pub(super) events: Vec<Event>,
+    /// The numbers of ranges of user ids there are to give.
+    pub(super) id_ranges: &'a Range<u32>,
     pub(super) now: Timestamp,
 }
 

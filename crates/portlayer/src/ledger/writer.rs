@@ -1,5 +1,6 @@
 //! The writer thread: takes transactions, groups them, makes each group durable, answers.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -12,7 +13,7 @@ use super::figures::{Counts, LedgerFigures};
 use super::follow::Published;
 use super::room::Room;
 use super::txn::{Staged, Txn};
-use super::{LedgerError, codec, keys, pieces};
+use super::{LedgerConfig, LedgerError, codec, keys, pieces};
 use crate::event::{Event, Sequence};
 use crate::time::Timestamp;
 
@@ -78,7 +79,7 @@ impl Writer {
         db: sled::Db,
         tree: sled::Tree,
         room: Room,
-        retention: u64,
+        config: &LedgerConfig,
     ) -> Result<(Self, Arc<Published>), LedgerError> {
         let key = keys::meta("sequence");
         let next_sequence: Sequence = match tree.get(&key)? {
@@ -99,7 +100,8 @@ impl Writer {
             tree,
             room,
             published: published.clone(),
-            retention,
+            retention: config.event_retention,
+            id_ranges: config.id_ranges.clone(),
             next_sequence,
             last_group: 1,
             failed: false,
@@ -171,6 +173,7 @@ struct State {
     room: Room,
     published: Arc<Published>,
     retention: u64,
+    id_ranges: Range<u32>,
     next_sequence: Sequence,
     /// How many transactions the group before had.
     last_group: usize,
@@ -194,6 +197,7 @@ impl State {
                 own: Staged::new(),
                 next_sequence: self.next_sequence + events.len() as u64,
                 events: Vec::new(),
+                id_ranges: &self.id_ranges,
                 now: Timestamp::now(),
             };
             if !self.failed && job.run(&mut txn) {
