@@ -1,6 +1,6 @@
 //! What a task meets at its limits, and what its exit record says.
 
-use super::{Node, code, shown};
+use super::{Node, Way, code, shown};
 
 #[test]
 fn a_full_writable_layer_is_a_full_disk() {
@@ -36,6 +36,11 @@ fn a_full_writable_layer_is_a_full_disk() {
     ]);
     let made: u32 = said.trim().parse().unwrap();
     assert!((50..=100).contains(&made), "{made}");
+    // A bound sets nothing aside: it may be more than the disk has.
+    assert_eq!(
+        node.ok(&["run", "--disk", "1024g", "busybox", "echo", "runs"]),
+        "runs\n"
+    );
     for wrong in [&["--disk", "1m"][..], &["--disk-inodes", "10"]] {
         let args: Vec<_> = ["run"]
             .iter()
@@ -77,4 +82,103 @@ fn memory_processes_and_open_files_end_where_the_limit_says() {
     let opens = "(exec 3</dev/null 4</dev/null) && exec 7</dev/null 8</dev/null 9</dev/null";
     let output = node.run(&["run", "--ulimit", "nofile=8", "busybox", "sh", "-c", opens]);
     assert_ne!(code(&output), Some(0), "{}", shown(&output));
+}
+
+#[test]
+fn in_a_pool_a_full_layer_or_volume_is_a_quota_that_is_reached() {
+    let config = "[engine]\ndisk_pool = '256MiB'\n\n[[locations]]\nname = 'images'\nkinds = ['image']\nbacking = { type = 'overlay' }\n\n\
+                  [[locations]]\nname = 'pool'\nkinds = ['volume']\nbacking = { type = 'btrfs', size = '256MiB' }\n\n\
+                  [[locations]]\nname = 'rest'\nkinds = ['task', 'executor']\n";
+    let node = Node::with(Way::Daemon, config);
+    assert!(node.ok(&["info"]).contains("btrfs-pool"));
+    let fill = |path: &str| {
+        format!(
+            "dd if=/dev/urandom of={path} bs=64k count=1000 conv=fsync 2>&1 | grep -o 'Quota exceeded\\|Disk quota exceeded'; stat -c %s {path}"
+        )
+    };
+    let held = |said: &str| {
+        let (full, size) = said.split_once('\n').unwrap();
+        assert!(full.ends_with("uota exceeded"), "{said}");
+        let size: u64 = size.trim().parse().unwrap();
+        assert!((4 << 20..=8 << 20).contains(&size), "{size}");
+    };
+    let run = |args: &[&str]| {
+        let args: Vec<_> = ["run", "--disk", "8m"]
+            .iter()
+            .chain(args)
+            .copied()
+            .collect();
+        node.ok(&args)
+    };
+    held(&run(&["busybox", "sh", "-c", &fill("/big")]));
+    // It is a layer over the image, and belongs to the task's own root.
+    let over = "echo x >> /etc/passwd && rm /bin/vi && stat -c %u / /etc/passwd; ls /bin/vi";
+    let output = node.run(&["run", "--disk", "8m", "busybox", "sh", "-c", over]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n0\n");
+    // Files are counted by a file system of its own only.
+    let files = "i=0; while touch /tmp/$i 2>/dev/null; do i=$((i+1)); [ $i -gt 300 ] && break; done; echo $i";
+    let made = run(&["--disk-inodes", "100", "busybox", "sh", "-c", files]);
+    assert!(made.trim().parse::<u32>().unwrap() <= 100, "{made}");
+
+    node.ok(&["volume", "create", "v", "--size", "8m"]);
+    held(&run(&[
+        "-v",
+        "v:/data",
+        "busybox",
+        "sh",
+        "-c",
+        &fill("/data/big"),
+    ]));
+    node.ok(&[
+        "volume",
+        "create",
+        "w",
+        "--parent",
+        "volume://pool/v",
+        "--size",
+        "16m",
+    ]);
+    let copied = run(&[
+        "-v",
+        "w:/data",
+        "busybox",
+        "stat",
+        "-c",
+        "%s %u",
+        "/data/big",
+    ]);
+    assert!(copied.ends_with(" 0\n"), "{copied}");
+    // What runs keeps its layer and its volume over a death of ours; what has ended leaves nothing.
+    node.ok(&[
+        "run", "-d", "--name", "long", "--disk", "8m", "-v", "w:/data", "busybox", "sleep", "1000",
+    ]);
+    // Left by a death in the middle of a start.
+    let left = node.data_dir().join("disks/0123456789abcdef0123-1");
+    let made = std::process::Command::new("btrfs")
+        .args(["subvolume", "create"])
+        .arg(&left)
+        .output();
+    assert!(made.unwrap().status.success());
+    node.restart();
+    let started = std::time::Instant::now();
+    while left.exists() {
+        assert!(started.elapsed().as_secs() < 60, "it is not swept");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let said = node.ok(&[
+        "exec",
+        "long",
+        "sh",
+        "-c",
+        "echo x > /f && cat /f && ls /data",
+    ]);
+    assert_eq!(said, "x\nbig\n");
+    let of_layers = || {
+        std::fs::read_dir(node.data_dir().join("disks"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(of_layers(), 1);
+    node.ok(&["rm", "-f", "executor://rest/long", "task://rest/long"]);
+    assert_eq!(of_layers(), 0);
 }

@@ -1,8 +1,12 @@
-//! Bounded writable layers: a file system of the size that was asked for, in a sparse file, holds the upper layer of the root. Full
-//! means full, as on a disk: the write fails with `ENOSPC` and nobody is killed.
+//! Bounded writable layers. Full means full: the write fails and nobody is killed.
 //!
-//! A quota of the host's own file system would be cheaper, but few have one: the kernel this was made on has neither the quota
-//! format of ext4 nor XFS.
+//! | upper layer of the root in | beyond the bound | files | costs |
+//! |---|---|---|---|
+//! | a file system of that size in a sparse file | `ENOSPC` | can be bounded | making and mounting it |
+//! | a subvolume of a pool, when the node has one | `EDQUOT` | not counted | next to nothing |
+//!
+//! A quota of the host's own file system would need neither, but few have one: the kernel this was made on has neither the quota
+//! format of ext4 nor that of XFS.
 
 use std::{
     fs,
@@ -12,32 +16,62 @@ use std::{
 
 use containerd_client::types::Mount;
 use nix::mount::MsFlags;
-use portlayer::{runtime::DiskPlan, store::StoreError};
-
-use crate::{
-    e2fs,
-    image::io_failed,
-    mount::{ensure_room, mount_ext4},
+use portlayer::{
+    runtime::DiskPlan,
+    store::{StoreError, dir::Trees},
 };
 
-/// Makes the file system in `file`, mounts it at `target`, and puts the upper layer of a root's mounts into it. Idempotent. Blocks.
+use crate::{
+    image::io_failed,
+    mount::{ensure_room, mount_file},
+    place::ContainerPlace,
+    pool::{self, Pool},
+    program,
+};
+
+/// Makes room of the size that was asked for, and puts the upper layer of a root's mounts into it. Idempotent. Blocks.
 pub(crate) fn bound(
     mounts: &[Mount],
     plan: &DiskPlan,
-    file: &Path,
-    target: &Path,
+    place: &ContainerPlace,
+    pool: Option<&Pool>,
 ) -> Result<Vec<Mount>, StoreError> {
-    if !crate::mount::is_mounted(target)? {
-        make(plan, file)?;
-        fs::create_dir_all(target).map_err(|error| io_failed("make", target, error))?;
-        // No access times: they would be writes of a task that only reads.
-        mount_ext4(file, target, MsFlags::MS_NODEV | MsFlags::MS_NOATIME)?;
-    }
-    mounts.iter().map(|mount| moved(mount, target)).collect()
+    // Only a file system of its own counts files.
+    let disk = match pool.filter(|_| plan.inodes.is_none()) {
+        Some(pool) => {
+            pool.ready()?;
+            // What a start that was broken off has left may be of another size.
+            pool.remove(place.subvolume())?;
+            pool.create(place.subvolume(), plan.bytes)?;
+            place.subvolume().to_owned()
+        }
+        None => {
+            let (file, target) = (place.disk_file(), place.disk());
+            if !crate::mount::is_mounted(&target)? {
+                make(plan, &file)?;
+                fs::create_dir_all(&target).map_err(|error| io_failed("make", &target, error))?;
+                // No access times: they would be writes of a task that only reads.
+                let flags = MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+                mount_file(&file, "ext4", &target, flags)?;
+            }
+            target
+        }
+    };
+    mounts.iter().map(|mount| moved(mount, &disk)).collect()
 }
 
+/// Removes what [`bound`] made in a pool, once nothing is mounted on it; the rest goes with the place. Idempotent. Blocks.
+pub(crate) fn remove(place: &ContainerPlace) -> Result<(), StoreError> {
+    pool::remove(place.subvolume())
+}
+
+/// What there must be room for when an upper layer is made, or its bound when that is less: an empty file system of 200 GiB takes
+/// 6 MiB. The bound itself is a limit and nothing that is set aside: schedulers give many tasks one that all together are more than
+/// the disk, and count for themselves. A volume of a size is a promise, and is refused.
+const START: u64 = 64 << 20;
+
 fn make(plan: &DiskPlan, file: &Path) -> Result<(), StoreError> {
-    ensure_room(file, plan.bytes)?;
+    ensure_room(file, plan.bytes.min(START))?;
     let opened = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -64,7 +98,7 @@ fn make(plan: &DiskPlan, file: &Path) -> Result<(), StoreError> {
     if let Some(inodes) = &inodes {
         arguments.extend(["-N", inodes]);
     }
-    e2fs::run("mkfs.ext4", &arguments, file, 0)
+    program::run("mkfs.ext4", &arguments, file, 0).map(drop)
 }
 
 /// The same mount with its upper layer in `disk`.
