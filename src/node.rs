@@ -13,6 +13,7 @@ use portlayer::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use portlayer::store::{Location, Store, StoreError, dir::DirStore};
 use portlayer_runtime::connection::Connection;
 use portlayer_runtime::image::{ImageLimits, ImageStore, ImageStoreConfig};
+use portlayer_runtime::pool::{Pool, PoolConfig};
 use portlayer_runtime::volume::{
     BlockConfig, BlockVolumes, CowConfig, CowVolumes, KernelNfs, NfsConfig, NfsMount,
     NfsTargetError, NfsVolumes, TmpfsVolumes,
@@ -98,6 +99,7 @@ pub async fn open_with(config: &Config, nfs: Arc<dyn NfsMount>) -> Result<Node, 
         },
         network_namespace: config.engine.network_namespace.clone(),
         log_destinations: config.logs.destinations.clone(),
+        disk_pool_bytes: config.engine.disk_pool_bytes,
         ..EngineConfig::new(&config.data_dir)
     };
     let runtime = Arc::new(Containerd::open(Engine::start(engine).await?).await?);
@@ -139,6 +141,7 @@ async fn open_layer(
     let ledger = LedgerConfig {
         cache_bytes: config.ledger.cache_bytes,
         event_retention: config.ledger.event_retention,
+        id_ranges: config.engine.id_ranges.clone(),
         ..LedgerConfig::new(config.data_dir.join("ledger"))
     };
     let config = portlayer::Config {
@@ -240,6 +243,15 @@ fn store_of(
             limits: Limits::default(),
             default_bytes: *size,
         })?),
+        Backing::Btrfs { path, size } => {
+            let pool = Pool::new(PoolConfig {
+                file: path.clone().unwrap_or(volumes.join("pool.btrfs")),
+                mount: mounts,
+                bytes: *size,
+            });
+            let directory = pool.directory().to_owned();
+            Arc::new(DirStore::over(directory, Limits::default(), Arc::new(pool)))
+        }
         Backing::Nfs { url } => Arc::new(NfsVolumes::new(
             NfsConfig {
                 target: url.parse()?,

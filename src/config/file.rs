@@ -30,6 +30,8 @@ pub(super) struct Engine {
     pub(super) containerd: Option<String>,
     pub(super) runc: Option<String>,
     pub(super) network_namespace: Option<PathBuf>,
+    pub(super) disk_pool: Option<String>,
+    pub(super) id_ranges: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

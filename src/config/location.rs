@@ -54,6 +54,14 @@ pub enum Backing {
         #[serde(default = "default_block_size", deserialize_with = "size")]
         size: u64,
     },
+    /// Volumes as subvolumes of a btrfs in one file: bounded, made from another volume without copying. Needs btrfs-progs.
+    Btrfs {
+        /// The file.
+        path: Option<PathBuf>,
+        /// Most bytes of all its volumes. It takes as much of the disk as they hold.
+        #[serde(default = "default_pool_size", deserialize_with = "size")]
+        size: u64,
+    },
     /// Volumes as directories on an NFS server.
     Nfs {
         /// `nfs://host[:port]/export?uid=0&gid=0`.
@@ -71,6 +79,7 @@ impl Backing {
             | Backing::Cow {}
             | Backing::Tmpfs { .. }
             | Backing::Block { .. }
+            | Backing::Btrfs { .. }
             | Backing::Nfs { .. } => kind == Kind::Volume,
         }
     }
@@ -78,6 +87,10 @@ impl Backing {
 
 const fn default_block_size() -> u64 {
     1 << 30
+}
+
+const fn default_pool_size() -> u64 {
+    10 << 30
 }
 
 fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
@@ -147,6 +160,9 @@ pub(super) fn check(locations: &[LocationConfig]) -> Result<(), (String, String)
         match &location.backing {
             Backing::Dir { path: Some(path) }
             | Backing::Block {
+                path: Some(path), ..
+            }
+            | Backing::Btrfs {
                 path: Some(path), ..
             } if !path.is_absolute() => {
                 return refuse("backing.path", "an absolute path is needed".to_owned());

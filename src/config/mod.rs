@@ -16,11 +16,13 @@ mod source;
 mod tests;
 mod way;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use portlayer::element::Kind;
 use portlayer::log::{DEV_LOG, JOURNALD};
 use portlayer::network::NetworkSpec;
+use portlayer::runtime::IdRange;
 use portlayer_runtime::LogBounds;
 use serde::Serialize;
 use thiserror::Error;
@@ -83,6 +85,11 @@ pub struct EngineConfig {
     pub runc: String,
     /// File of the network namespace in which bridges and the firewall's rules are made; `None` = that of the process.
     pub network_namespace: Option<PathBuf>,
+    /// Most bytes of all bounded writable layers, which are then quota groups of a btrfs in one file; 0 = each is a file system of
+    /// its own.
+    pub disk_pool_bytes: u64,
+    /// The numbers of the ranges of user ids that executors get, of 24,576; nodes of one host must not share any.
+    pub id_ranges: Range<u32>,
 }
 
 /// How the ledger is kept.
@@ -147,6 +154,8 @@ impl Default for EngineConfig {
             containerd: "containerd".to_owned(),
             runc: "runc".to_owned(),
             network_namespace: None,
+            disk_pool_bytes: 0,
+            id_ranges: 0..IdRange::SLOTS,
         }
     }
 }

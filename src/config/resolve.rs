@@ -88,6 +88,30 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigEr
         file.engine.runc,
         engine.runc.clone(),
     )?;
+    engine.disk_pool_bytes = from.set_size(
+        "engine.disk_pool",
+        "PORTLAYER_DISK_POOL",
+        file.engine.disk_pool,
+        engine.disk_pool_bytes,
+    )?;
+    let all = engine.id_ranges.clone();
+    let ranges = from.set(
+        "engine.id_ranges",
+        "PORTLAYER_ID_RANGES",
+        file.engine.id_ranges,
+        format!("{}-{}", all.start, all.end - 1),
+    )?;
+    let parsed = ranges.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse::<u32>().ok()?);
+        (first <= last && last < all.end).then(|| first..last + 1)
+    });
+    match parsed {
+        Some(parsed) => engine.id_ranges = parsed,
+        None => {
+            let rule = format!("FIRST-LAST is needed, at most 0-{}", all.end - 1);
+            return from.refuse("engine.id_ranges", &rule);
+        }
+    }
     // There is no default: it is for nodes that keep their networks apart from the host's own.
     if let (Some(namespace), Some(file)) = (file.engine.network_namespace, &path) {
         let key = "engine.network_namespace";

@@ -69,12 +69,15 @@ fn programs_and_bounds_of_logs_are_settings() {
         (bare.logs.file_bytes, bare.logs.files),
         (bounds.segment_bytes, bounds.segments)
     );
-    let (_dir, flags) =
-        file("[engine]\ncontainerd = '/opt/containerd'\n[logs]\nfile = '64k'\nfiles = 2\n");
+    let (_dir, flags) = file(
+        "[engine]\ncontainerd = '/opt/containerd'\ndisk_pool = '4GiB'\nid_ranges = '100-199'\n[logs]\nfile = '64k'\nfiles = 2\n",
+    );
     let variables = environment(&[("PORTLAYER_RUNC", "crun"), ("PORTLAYER_LOG_FILES", "3")]);
     let config = load(&flags, &variables).unwrap().config;
     assert_eq!(config.engine.containerd, "/opt/containerd");
     assert_eq!(config.engine.runc, "crun");
+    assert_eq!(config.engine.disk_pool_bytes, 4 << 30);
+    assert_eq!(config.engine.id_ranges, 100..200);
     assert_eq!((config.logs.file_bytes, config.logs.files), (64 << 10, 3));
 }
 
@@ -129,6 +132,10 @@ fn bad_values_name_key_and_origin() {
         ("[trace]\nendpoint = 'collector'", "trace.endpoint"),
         ("[logs]\nfile = '100'", "logs.file"),
         ("[engine]\nrunc = ''", "engine.runc"),
+        ("[engine]\ndisk_pool = 'large'", "engine.disk_pool"),
+        ("[engine]\nid_ranges = '7'", "engine.id_ranges"),
+        ("[engine]\nid_ranges = '9-7'", "engine.id_ranges"),
+        ("[engine]\nid_ranges = '0-24576'", "engine.id_ranges"),
         ("[engine]\ncontainerd = './containerd'", "engine.containerd"),
         (
             "[[locations]]\nname = 'builtin'\nkinds = ['task']",

@@ -1,7 +1,9 @@
 //! What goes into a node and comes out of it: import, the ledger, settings of logs.
 
 use std::fs::File;
+use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::{Node, Way, both_ways, code, shown};
 
@@ -9,6 +11,7 @@ both_ways!(
     import_makes_images_and_volumes,
     a_ledger_goes_out_and_in_again,
     bounds_of_logs_are_the_configuration_s,
+    how_far_a_log_has_got_is_shown,
     a_setting_that_is_no_more_is_an_error,
     info_says_what_the_node_stands_on,
 );
@@ -76,6 +79,57 @@ fn bounds_of_logs_are_the_configuration_s(node: &Node) {
     let kept = node.ok(&["logs", "box"]);
     assert!(kept.ends_with("\nlast\n"));
     assert!(!kept.contains("line 0\n"), "{} bytes", kept.len());
+}
+
+fn how_far_a_log_has_got_is_shown(node: &Node) {
+    let path = node.directory.join("journal");
+    let journal = UnixDatagram::bind(&path).unwrap();
+    journal
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let path = path.to_str().unwrap();
+    node.configure(&format!("[logs]\ndestinations = ['unix:{path}']\n"));
+    let socket = format!("socket={path}");
+    node.ok(&[
+        "log",
+        "create",
+        "audit",
+        "--set",
+        "kind=journald",
+        "--set",
+        &socket,
+        "--set",
+        "line=16",
+    ]);
+    let script = "echo 0123456789abcdefX; echo two";
+    node.ok(&[
+        "run", "-d", "--name", "box", "--log", "audit", "busybox", "sh", "-c", script,
+    ]);
+    node.ok(&["wait", "box"]);
+    // Each command that opens the node itself sends on for as long as it lasts.
+    let begun = Instant::now();
+    let progress = loop {
+        let found = node.json(&["logs", "box", "--sent", "-o", "jsonl"]);
+        if found["done"] == true {
+            break found;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "{found}");
+    };
+    let expected = serde_json::json!({
+        "log": "log://node/audit", "sent_lines": 2, "dropped_lines": 0, "cut_bytes": 1,
+        "lost_bytes": 0, "done": true,
+    });
+    assert_eq!(progress, expected);
+    let mut message = [0; 4096];
+    assert!(journal.recv(&mut message).unwrap() > 0);
+    let table = node.ok(&["logs", "box", "--sent"]);
+    assert!(
+        table.contains("DROPPED LINES") && table.contains("log://node/audit"),
+        "{table}"
+    );
+    // One that is sent nowhere has no progress.
+    node.ok(&["run", "-d", "--name", "plain", "busybox", "true"]);
+    assert_eq!(node.ok(&["logs", "plain", "--sent", "-o", "jsonl"]), "");
 }
 
 fn a_setting_that_is_no_more_is_an_error(node: &Node) {

@@ -4,4 +4,4 @@ mod limits;
 mod profile;
 mod users;
 
-use crate::cli::{Node, code, shown};
+use crate::cli::{Node, Way, code, shown};

@@ -2,5 +2,6 @@
 
 mod engine;
 mod image;
+mod pool;
 mod process;
 mod volume;

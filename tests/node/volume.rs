@@ -11,21 +11,23 @@ use portlayer::archive::{Limits, TarBuilder};
 use portlayer::element::{Body, Checksum, DataStream, Record, Spec, VolumeBody, VolumeSpec};
 use portlayer::store::{MountSource, Put, Store, StoreError, Stored};
 use portlayer_runtime::connection::Connection;
+use portlayer_runtime::mount;
 use portlayer_runtime::volume::{
     BlockConfig, BlockVolumes, CowConfig, CowVolumes, DirectoryMount, KernelNfs, NfsConfig,
     NfsVolumes, TmpfsVolumes,
 };
 
 use super::image::{holdings, id, image_store, put_image, record};
+use super::pool::pool;
 use crate::support::node::Node;
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
-fn stream(bytes: Vec<u8>) -> DataStream {
+pub(super) fn stream(bytes: Vec<u8>) -> DataStream {
     Box::pin(std::io::Cursor::new(bytes))
 }
 
-async fn put(
+pub(super) async fn put(
     store: &dyn Store,
     name: &str,
     spec: VolumeSpec,
@@ -50,21 +52,21 @@ async fn put(
     Ok((record(&id, Body::Volume(Box::new(body))), stored))
 }
 
-async fn attach(store: &dyn Store, volume: &Record, executor: &str) -> PathBuf {
+pub(super) async fn attach(store: &dyn Store, volume: &Record, executor: &str) -> PathBuf {
     match store.attach(volume, &id(executor)).await.unwrap() {
         MountSource::Path(path) => path,
         other => panic!("{other:?}"),
     }
 }
 
-async fn detach(store: &dyn Store, volume: &Record, executor: &str) {
+pub(super) async fn detach(store: &dyn Store, volume: &Record, executor: &str) {
     store
         .detach(&volume.id, &Default::default(), &id(executor))
         .await
         .unwrap();
 }
 
-fn names(path: &Path) -> Vec<String> {
+pub(super) fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(path)
         .unwrap()
         .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
@@ -94,7 +96,7 @@ fn kernel_holdings(directory: &Path) -> Vec<String> {
 }
 
 /// The kernel frees a loop device a moment after the unmount.
-async fn assert_kernel_is_clean(directory: &Path) {
+pub(super) async fn assert_kernel_is_clean(directory: &Path) {
     for _ in 0..100 {
         if kernel_holdings(directory).is_empty() {
             return;
@@ -125,7 +127,7 @@ fn block(directory: &Path) -> BlockVolumes {
     .unwrap()
 }
 
-fn scratch() -> tempfile::TempDir {
+pub(super) fn scratch() -> tempfile::TempDir {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test mounts and needs root"
@@ -267,10 +269,12 @@ async fn hostile_data_makes_no_volume_in_any_backing() {
         nfs_config(directory.path()),
         Arc::new(DirectoryMount(export)),
     );
-    let stores: [(&str, Box<dyn Store>); 3] = [
+    let (subvolumes, pool_at) = pool(directory.path(), 256 * MIB, corpus::limits());
+    let stores: [(&str, Box<dyn Store>); 4] = [
         ("cow", Box::new(cow(&mut node))),
         ("block", Box::new(block(directory.path()))),
         ("nfs", Box::new(nfs.clone())),
+        ("pool", Box::new(subvolumes)),
     ];
     for case in corpus::cases() {
         for (name, store) in &stores {
@@ -305,6 +309,7 @@ async fn hostile_data_makes_no_volume_in_any_backing() {
     }
     assert!(!Path::new("/tmp/portlayer-escape").exists());
     nfs.close().await.unwrap();
+    mount::unmount(&pool_at).unwrap();
     assert_eq!(holdings(&mut node), before);
     assert_kernel_is_clean(directory.path()).await;
     assert_kernel_is_clean(&node.directory().join("mounts")).await;
@@ -596,6 +601,9 @@ async fn every_backing_passes_the_checks_for_stores() {
     );
     portlayer::store::suite::check(async || server.clone()).await;
     server.close().await.unwrap();
+    let (subvolumes, pool_at) = pool(directory.path(), 256 * MIB, corpus::limits());
+    portlayer::store::suite::check(async || subvolumes.clone()).await;
+    mount::unmount(&pool_at).unwrap();
     assert_eq!(holdings(&mut node), before);
     assert_kernel_is_clean(directory.path()).await;
     assert_kernel_is_clean(&node.directory().join("mounts")).await;
@@ -607,7 +615,12 @@ async fn a_put_that_is_dropped_while_its_stream_stalls_can_be_swept() {
     let mut node = Node::start().await;
     let before = holdings(&mut node);
     let directory = scratch();
-    let stores: [Box<dyn Store>; 2] = [Box::new(cow(&mut node)), Box::new(block(directory.path()))];
+    let (subvolumes, pool_at) = pool(directory.path(), 256 * MIB, corpus::limits());
+    let stores: [Box<dyn Store>; 3] = [
+        Box::new(cow(&mut node)),
+        Box::new(block(directory.path())),
+        Box::new(subvolumes),
+    ];
     for store in stores {
         let (mut feed, data) = tokio::io::duplex(64);
         {
@@ -634,6 +647,7 @@ async fn a_put_that_is_dropped_while_its_stream_stalls_can_be_swept() {
         assert_eq!(store.list().await.unwrap(), Vec::<String>::new());
         drop(feed);
     }
+    mount::unmount(&pool_at).unwrap();
     assert_eq!(holdings(&mut node), before);
     assert_kernel_is_clean(directory.path()).await;
     assert_kernel_is_clean(&node.directory().join("mounts")).await;

@@ -160,7 +160,7 @@ async fn verdicts(
 ) -> Result<Figures> {
     let mut figures = Figures::default();
     let runs = (0..count).map(async |number| {
-        let started = start(layer, &format!("{kind}-{number}"), plan(), "busybox", false).await?;
+        let started = start(layer, &format!("{kind}-{number}"), plan(), "busybox", None).await?;
         finish(layer, &started).await
     });
     let mut exits = futures::stream::iter(runs).buffer_unordered(AT_ONCE);
@@ -188,7 +188,7 @@ async fn bombs(layer: &PortLayer, count: u32) -> Result<Figures> {
             limited(limits),
             script("b() { while :; do b & done; }; b 2>/dev/null & exec sleep 1000"),
         );
-        let started = start(layer, &format!("bomb-{number}"), plan, "busybox", false).await?;
+        let started = start(layer, &format!("bomb-{number}"), plan, "busybox", None).await?;
         tokio::time::sleep(Duration::from_millis(150)).await;
         let asked = Instant::now();
         layer.read(&started.executor).await?;

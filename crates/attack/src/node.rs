@@ -84,7 +84,7 @@ pub(crate) async fn start(
     name: &str,
     (executor, task): (ExecutorSpec, TaskSpec),
     image: &str,
-    host_network: bool,
+    network: Option<(&str, NetworkUse)>,
 ) -> Result<Started> {
     let create = async |kind, location, spec| -> Result<ElementId> {
         let id = ElementId::new(kind, location, name)?;
@@ -100,11 +100,9 @@ pub(crate) async fn start(
     let image = ElementId::new(Kind::Image, "images", image)?;
     let mut handle = layer.compose(&executor).await?;
     handle = layer.join(handle, &image, JoinHow::root()).await?;
-    if host_network {
-        let network: ElementId = "network://node/host".parse()?;
-        handle = layer
-            .join(handle, &network, JoinHow::Network(NetworkUse::default()))
-            .await?;
+    if let Some((network, how)) = network {
+        let network = ElementId::new(Kind::Network, "node", network)?;
+        handle = layer.join(handle, &network, JoinHow::Network(how)).await?;
     }
     handle = layer.join(handle, &task, JoinHow::Task).await?;
     handle = layer.bind(handle, None, BindHow::Plain).await?;
@@ -127,7 +125,7 @@ pub(crate) async fn run_in(
     plan: (ExecutorSpec, TaskSpec),
     image: &str,
 ) -> Result<(String, String)> {
-    let ran = match start(layer, name, plan, image, false).await {
+    let ran = match start(layer, name, plan, image, None).await {
         Ok(started) => ended(layer, &started.executor, &started.task).await,
         Err(error) => Err(error),
     };

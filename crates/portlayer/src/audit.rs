@@ -84,7 +84,7 @@ pub(crate) struct Owners {
     attached: BTreeMap<String, ElementId>,
     /// Executors with a commit in flight, by the container it makes or changes.
     committing: BTreeMap<ElementId, Intent>,
-    /// Mount points of whole locations, by path.
+    /// What belongs to whole locations, by path.
     locations: BTreeMap<String, ElementId>,
 }
 
@@ -134,22 +134,22 @@ impl PortLayer {
         Ok(AuditReport { found, away })
     }
 
-    /// Mount points that belong to whole locations, with the id that stands for the location.
-    fn own_mounts(&self) -> BTreeMap<String, ElementId> {
-        let mut mounts = BTreeMap::new();
+    /// What belongs to whole locations, with the id that stands for the location.
+    fn own_places(&self) -> BTreeMap<String, ElementId> {
+        let mut places = BTreeMap::new();
         for location in self.shared.locations.values() {
             let (Some(store), Some(id)) = (&location.store, health::stand_in(location)) else {
                 continue;
             };
-            let points = store.own_mounts().into_iter();
-            mounts.extend(points.map(|point| (point.to_string_lossy().into_owned(), id.clone())));
+            let own = store.own_places().into_iter();
+            places.extend(own.map(|path| (path.to_string_lossy().into_owned(), id.clone())));
         }
-        mounts
+        places
     }
 
     pub(crate) fn owners(&self) -> Result<Owners, LedgerError> {
         let mut owners = Owners {
-            locations: self.own_mounts(),
+            locations: self.own_places(),
             ..Owners::default()
         };
         for (executor, intent) in self.shared.ledger.intents::<Intent>()? {
@@ -230,8 +230,9 @@ impl Owners {
             FindingClass::Mount => container().or_else(|| self.attached.get(owner?)),
             FindingClass::LoopDevice => {
                 let file = Path::new(owner?).file_stem()?.to_str()?;
-                self.attached
-                    .get(file)
+                self.locations
+                    .get(owner?)
+                    .or_else(|| self.attached.get(file))
                     .or_else(|| self.containers.get(file))
             }
             FindingClass::Lease => container().filter(|executor| {

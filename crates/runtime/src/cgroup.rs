@@ -84,6 +84,26 @@ impl Layout {
         self.favordynmods
     }
 
+    /// The file that lists and takes the threads of the group a thread is in, by what its `/proc/thread-self/cgroup` says: of
+    /// the unified hierarchy, else of any.
+    pub(crate) fn threads_file(&self, own: &str) -> Option<PathBuf> {
+        // man cgroups(7): "hierarchy-id:controllers:path", the controllers empty for the unified hierarchy.
+        let mut groups = own.lines().filter_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            Some((controllers, path.trim_start_matches('/')))
+        });
+        match &self.unified {
+            Some(unified) => {
+                let (_, path) = groups.find(|(controllers, _)| controllers.is_empty())?;
+                Some(unified.join(path).join("cgroup.threads"))
+            }
+            None => groups.find_map(|(controllers, path)| {
+                let target = self.controller(controllers.split(',').next()?)?;
+                Some(target.join(path).join("tasks"))
+            }),
+        }
+    }
+
     fn controller(&self, name: &str) -> Option<&Path> {
         self.v1
             .iter()
@@ -281,6 +301,18 @@ mod tests {
             Layout::parse("1 1 0:1 / / rw - ext4 /dev/vda rw\n").mode(),
             "none"
         );
+    }
+
+    #[test]
+    fn the_own_group_is_that_of_the_unified_hierarchy_or_of_any() {
+        let own = "12:cpu,cpuacct:/a\n11:memory:/b\n1:name=systemd:/c\n0::/d/e\n";
+        let file = |mounts: &str| Layout::parse(mounts).threads_file(own);
+        assert_eq!(file(V1), Some("/sys/fs/cgroup/cpu/a/tasks".into()));
+        let unified = Some("/sys/fs/cgroup/unified/d/e/cgroup.threads".into());
+        assert_eq!(file(UNIFIED), unified);
+        assert_eq!(file(&format!("{V1}{UNIFIED}")), unified);
+        assert_eq!(file(""), None);
+        assert_eq!(Layout::parse(V1).threads_file("0::/\n"), None);
     }
 
     #[test]

@@ -111,10 +111,15 @@ pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
             Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
         }
         // Linux 5.7 and older.
-        Ok(_) => Ok(!mounts_below(path)?.is_empty()),
+        Ok(_) => is_in_mount_table(path),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Whether something is mounted at exactly `path`, by the mount table.
+pub(crate) fn is_in_mount_table(path: &Path) -> io::Result<bool> {
+    Ok(mounts_below(path)?.iter().any(|target| target == path))
 }
 
 /// Mount points at and below `directory`, deepest and latest last.
@@ -180,5 +185,6 @@ mod tests {
             super::unescape(br"/a\04"),
             std::ffi::OsString::from(r"/a\04")
         );
+        assert_eq!(super::unescape(br"/x\9"), std::ffi::OsString::from(r"/x\9"));
     }
 }

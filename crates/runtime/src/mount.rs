@@ -6,7 +6,6 @@ mod loop_device;
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use portlayer::store::StoreError;
 pub use attachments::{Attachments, User};
 pub use loop_device::LoopDevice;
 
+use crate::host;
 use crate::image::io_failed;
 
 /// The kernel takes one page of mount options.
@@ -149,42 +149,13 @@ pub fn unmount(target: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Whether something is mounted at exactly this path.
+/// Whether something is mounted at exactly this path, by the mount table: a file server that does not answer is not asked.
 ///
 /// # Errors
 /// When the kernel's list cannot be read.
 pub fn is_mounted(target: &Path) -> Result<bool, StoreError> {
-    let list = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|e| io_failed("read mounts", Path::new("/proc/self/mountinfo"), e))?;
-    let want = target.as_os_str().as_bytes();
-    Ok(list
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .any(|path| unescaped(path) == want))
-}
-
-/// mountinfo writes space, tab, newline and backslash as `\ooo`.
-fn unescaped(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let octal = (bytes[at] == b'\\')
-            .then(|| bytes.get(at + 1..at + 4))
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match octal {
-            Some(byte) => {
-                out.push(byte);
-                at += 4;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    out
+    host::is_in_mount_table(target)
+        .map_err(|e| io_failed("read mounts", Path::new("/proc/self/mountinfo"), e))
 }
 
 /// Free bytes of the file system that holds a path, as an unprivileged process would see them.
@@ -212,14 +183,19 @@ pub(crate) fn ensure_room(file: &Path, need_bytes: u64) -> Result<(), StoreError
     Ok(())
 }
 
-/// Mounts the ext4 in `file` at `target` over a loop device that goes with the mount.
+/// Mounts the file system in `file` at `target` over a loop device that goes with the mount.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn mount_ext4(file: &Path, target: &Path, flags: MsFlags) -> Result<(), StoreError> {
+pub(crate) fn mount_file(
+    file: &Path,
+    file_system: &str,
+    target: &Path,
+    flags: MsFlags,
+) -> Result<(), StoreError> {
     let device = LoopDevice::attach(file)?;
     let (source, data) = (Some(device.path()), None::<&str>);
-    nix::mount::mount(source, target, Some("ext4"), flags, data)
+    nix::mount::mount(source, target, Some(file_system), flags, data)
         .map_err(|errno| failed("mount", target, errno))
 }
 
@@ -249,12 +225,6 @@ pub(crate) fn failed(verb: &'static str, path: &Path, errno: Errno) -> StoreErro
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mountinfo_escapes_are_undone() {
-        assert_eq!(unescaped(r"/a\040b\134c"), b"/a b\\c");
-        assert_eq!(unescaped(r"/x\9"), br"/x\9");
-    }
 
     #[test]
     fn the_root_is_mounted_and_a_new_directory_is_not() {

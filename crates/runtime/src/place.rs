@@ -9,6 +9,7 @@
 //! containers/<container>/word              what its init said of the end of the primary
 //! containers/<container>/p/<process>/process.json, stdin, stdout, stderr, exit.json
 //! /run/portlayer/<engine>/<container>/root/ its root file system, mounted
+//! disks/<container>                         its writable layer, when that is a subvolume of the pool
 //! ```
 //!
 //! The root is where the container's own root can get to it: below our private directories it could not.
@@ -105,6 +106,8 @@ pub(crate) struct ContainerPlace {
     directory: PathBuf,
     /// Holds the root, and nothing else that lasts.
     visible: PathBuf,
+    /// Its writable layer, when that is a subvolume.
+    subvolume: PathBuf,
 }
 
 impl ContainerPlace {
@@ -112,6 +115,7 @@ impl ContainerPlace {
         ContainerPlace {
             directory: places.containers().join(id.as_str()),
             visible: places.roots().join(id.as_str()),
+            subvolume: places.disks().join(id.as_str()),
         }
     }
 
@@ -139,6 +143,11 @@ impl ContainerPlace {
         self.visible.join("disk")
     }
 
+    /// The subvolume that holds a bounded writable layer, where there is a pool for these.
+    pub(crate) fn subvolume(&self) -> &Path {
+        &self.subvolume
+    }
+
     /// Makes the directory of the root. Of all users only the container's root can get into it. Idempotent.
     pub(crate) fn make_root(&self, ids: Option<IdRange>) -> io::Result<()> {
         let parent = self.visible.parent().unwrap_or(&self.visible);
@@ -154,9 +163,14 @@ impl ContainerPlace {
         fs::DirBuilder::new().recursive(true).create(self.root())
     }
 
-    /// Unmounts the root and removes its directory. Idempotent. Blocks.
+    /// Unmounts the root and what it stands on. Idempotent. Blocks.
+    pub(crate) fn unmount_root(&self) -> io::Result<()> {
+        crate::host::unmount_below(&self.visible)
+    }
+
+    /// Unmounts the root and removes its directory; a subvolume stays. Idempotent. Blocks.
     pub(crate) fn remove_root(&self) -> io::Result<()> {
-        crate::host::unmount_below(&self.visible)?;
+        self.unmount_root()?;
         for directory in [
             self.root(),
             self.layers(),

@@ -26,6 +26,9 @@ const NEEDED: &[&str] = &[
 /// The snapshotter that makes root file systems; images and volumes made of snapshots have to be in the same one.
 pub const SNAPSHOTTER: &str = "overlayfs";
 
+/// The oldest containerd, as major and minor: it finds a shim by its path.
+const OLDEST: (u32, u32) = (1, 6);
+
 /// How long an answer to a ping may take.
 const PING: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,14 @@ pub(crate) async fn probe(engine: &Engine) -> Result<RuntimeInfo, RuntimeError> 
         .await
         .map_err(refused("ask version of", "containerd"))?
         .into_inner();
+    if numbers(&version.version).is_some_and(|numbers| numbers < OLDEST) {
+        return Err(RuntimeError::new(
+            RuntimeErrorKind::Unsupported,
+            "use",
+            format!("containerd {}", version.version),
+            format!("it has to be {}.{} or later", OLDEST.0, OLDEST.1),
+        ));
+    }
     let plugins = client
         .introspection()
         .plugins(PluginsRequest {
@@ -116,22 +127,19 @@ pub(crate) async fn probe(engine: &Engine) -> Result<RuntimeInfo, RuntimeError> 
     let layout = Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?;
     let live_attach = live::is_supported();
     let mut warnings = Vec::new();
-    if !layout.favordynmods() {
-        warnings.push("cgroups are mounted without favordynmods: a start on an idle node takes some 10 ms longer".to_owned());
-    }
     if layout.mode() == "none" {
         warnings.push("no cgroup hierarchy is mounted: limits cannot be set".to_owned());
     }
     if !live_attach {
         warnings.push("the kernel has no open_tree and move_mount: volumes cannot be attached to running executors".to_owned());
     }
-    if version.version.trim_start_matches('v').starts_with("1.") {
+    if numbers(&version.version).is_some_and(|(major, _)| major == 1) {
         warnings.push(format!(
             "containerd {} is past its end of life",
             version.version
         ));
     }
-    let isolation = isolation(&mut warnings, &engine.places().directory);
+    let isolation = isolation(&mut warnings, engine);
     Ok(RuntimeInfo {
         engine: format!("containerd {}", version.version),
         oci_runtime,
@@ -157,7 +165,7 @@ const APPARMOR_PROFILES: [&str; 3] = [
 ];
 
 /// What the host has to keep executors apart. Blocks for a few small files.
-fn isolation(warnings: &mut Vec<String>, directory: &std::path::Path) -> HostIsolation {
+fn isolation(warnings: &mut Vec<String>, engine: &Engine) -> HostIsolation {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     let capabilities = bounding.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
@@ -176,15 +184,47 @@ fn isolation(warnings: &mut Vec<String>, directory: &std::path::Path) -> HostIso
             APPARMOR_PROFILES.join(", ")
         ));
     }
-    let (ids, why) = crate::idmap::probe(directory);
+    let (ids, why) = crate::idmap::probe(&engine.places().directory);
     warnings.extend(why);
+    let pool = engine.config().disk_pool_bytes > 0;
+    if pool && !crate::pool::is_possible() {
+        warnings.push("there is no pool of writable layers: btrfs-progs, the loop driver or the kernel's btrfs is missing".to_owned());
+    }
     HostIsolation {
         capabilities: capabilities.unwrap_or_default(),
         ids,
-        disk: match crate::e2fs::is_there() {
-            true => DiskBound::BlockFile,
-            false => DiskBound::None,
+        disk: match () {
+            () if pool && crate::pool::is_possible() => DiskBound::Pool,
+            () if crate::program::can_make("mkfs.ext4") => DiskBound::BlockFile,
+            () => DiskBound::None,
         },
         apparmor: apparmor.map(str::to_owned),
+    }
+}
+
+/// Whether the kernel is of this release or a later one.
+pub(crate) fn kernel_has(major: u32, minor: u32) -> bool {
+    let system = rustix::system::uname();
+    numbers(&system.release().to_string_lossy()).is_some_and(|found| found >= (major, minor))
+}
+
+/// Major and minor of a version as containerd says it: `1.6.20~ds1`, `v2.0.0-rc.1`.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim_start_matches('v').split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_containerd() {
+        assert_eq!(numbers("1.6.20~ds1"), Some((1, 6)));
+        assert_eq!(numbers("v2.0.0-rc.1"), Some((2, 0)));
+        assert_eq!(numbers("1.10.0"), Some((1, 10)));
+        assert!(numbers("1.5.9").unwrap() < OLDEST);
+        // One of somebody's own making says what it likes.
+        assert_eq!(numbers("unknown"), None);
     }
 }

@@ -12,6 +12,7 @@ use containerd_client::{
         MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, ViewSnapshotRequest,
     },
     tonic::Code,
+    types::Mount,
 };
 use portlayer::{
     runtime::{ContainerPlan, IdMapping, MountPlan, RootPlan, RuntimeError, RuntimeErrorKind},
@@ -29,6 +30,7 @@ use crate::{
     image::KEY_SNAPSHOT,
     mount,
     place::ContainerPlace,
+    pool::Pool,
     probe::SNAPSHOTTER,
 };
 
@@ -44,6 +46,7 @@ pub(crate) async fn prepare(
     place: &ContainerPlace,
     host: &Arc<Users>,
     mapping: IdMapping,
+    disks: Option<&Arc<Pool>>,
 ) -> Result<(), RuntimeError> {
     let copied = plan.ids.is_some() && mapping != IdMapping::Mapped;
     let parent = match &plan.image {
@@ -123,6 +126,8 @@ pub(crate) async fn prepare(
         Err(status) => return Err(refused("prepare snapshot", key)(status)),
     };
     let (place, ids, disk) = (place.clone(), plan.ids, plan.disk);
+    let pool = disks.cloned();
+    let volatile = crate::probe::kernel_has(5, 10);
     blocking(move || {
         let target = place.root();
         place
@@ -133,20 +138,22 @@ pub(crate) async fn prepare(
         {
             portlayer::crash::point("engine.before-mount");
             let wrong = |error: StoreError| {
-                RuntimeError::new(
-                    RuntimeErrorKind::Internal,
-                    "mount root",
-                    key.clone(),
-                    error_text(&error),
-                )
+                let kind = match error {
+                    StoreError::InsufficientSpace { .. } => RuntimeErrorKind::NoSpace,
+                    _ => RuntimeErrorKind::Internal,
+                };
+                RuntimeError::new(kind, "mount root", key.clone(), error_text(&error))
             };
             let mounts = match &disk {
                 None => mounts,
                 Some(plan) => {
                     make_private(place.directory())?;
-                    crate::disk::bound(&mounts, plan, &place.disk_file(), &place.disk())
-                        .map_err(wrong)?
+                    crate::disk::bound(&mounts, plan, &place, pool.as_deref()).map_err(wrong)?
                 }
+            };
+            let mounts = match volatile {
+                true => without_sync(mounts),
+                false => mounts,
             };
             match (ids, users) {
                 (None, _) => mount::mount_all(&mounts, &target).map_err(wrong)?,
@@ -165,6 +172,18 @@ pub(crate) async fn prepare(
         Ok(())
     })
     .await
+}
+
+/// Roots that are not synced, neither when a task asks nor when they are unmounted: what is written to a root goes with its
+/// container. Unmounting one would sync the whole file system its upper layer is in.
+fn without_sync(mut mounts: Vec<Mount>) -> Vec<Mount> {
+    for mount in &mut mounts {
+        let mut options = mount.options.iter();
+        if mount.r#type == "overlay" && options.any(|option| option.starts_with("upperdir=")) {
+            mount.options.push("volatile".to_owned());
+        }
+    }
+    mounts
 }
 
 fn make_private(directory: &std::path::Path) -> Result<(), RuntimeError> {
@@ -186,9 +205,22 @@ pub(crate) async fn remove(
 ) -> Result<(), RuntimeError> {
     let (place, object) = (place.clone(), key.to_owned());
     blocking(move || {
+        let wrong = |error: StoreError| {
+            let text = error_text(&error);
+            RuntimeError::new(
+                RuntimeErrorKind::Internal,
+                "remove disk of",
+                object.clone(),
+                text,
+            )
+        };
+        place
+            .unmount_root()
+            .map_err(failed("unmount root of", object.clone()))?;
+        crate::disk::remove(&place).map_err(wrong)?;
         place
             .remove_root()
-            .map_err(failed("remove root of", object))
+            .map_err(failed("remove root of", object.clone()))
     })
     .await?;
     portlayer::crash::point("engine.after-unmount");

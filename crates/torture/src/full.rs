@@ -121,6 +121,10 @@ pub(crate) fn run(common: &Common) -> Result<bool> {
     for round in 0..rounds {
         let at = round as usize % PARTS.len();
         torture.round(PARTS[at].name, &disks[at])?;
+        if round % 20 == 19 {
+            let wrongs = torture.report.wrongs();
+            println!("{:>5} full disks, {wrongs} wrong", round + 1);
+        }
     }
     torture.hand.close()?;
     report.set("full_disks", rounds);

@@ -21,10 +21,8 @@ pub(crate) const COMMAND: &str = "probe-serve";
 const ELEMENTS: u64 = 256;
 /// Changes under way at once.
 const WRITERS: usize = 512;
-/// Bytes of the ledger's page cache: one that is full before memory is compared, and so small that it does not hide
-/// what subscribers cost. sled counts the bytes of pages on disk; in memory they are two to three times that, by
-/// how they got there, so a large cache alone grows and shrinks by tens of MiB.
-const CACHE: u64 = 16 << 20;
+/// Bytes of the ledger's page cache: one that is full before memory is compared.
+const CACHE: u64 = 64 << 20;
 
 /// The `n`th element that is changed.
 pub(super) fn element(n: u64) -> Result<ElementId> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::task::Isolation;
 
 /// The version of the list; the first line of the file names the same.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const LIST: &str = include_str!("syscalls.txt");
 
 const EPERM: u32 = 1;
@@ -23,6 +23,13 @@ const PERSONALITIES: [u64; 5] = [0x0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// UNIX, INET, INET6, NETLINK, PACKET (which needs CAP_NET_RAW as well). The others are rarely used and often broken kernel
 /// code (ALG, VSOCK, RDS, TIPC, ...); VSOCK reaches past every network namespace.
 const FAMILIES: [u64; 5] = [1, 2, 10, 16, 17];
+
+/// The byte of an `ioctl`'s number that says whose it is, and btrfs's. Everybody may make subvolumes of a btrfs, and they would be in
+/// no quota group of ours (`pool.rs` of the runtime).
+const IOCTL_OF: u64 = 0xff00;
+const BTRFS: u64 = 0x9400;
+/// Numbers among those of btrfs that are of all file systems: FICLONE, FICLONERANGE, FIDEDUPERANGE.
+const SHARING: [u64; 3] = [0x9409, 0x940d, 0x9436];
 
 /// The sections of the file.
 #[derive(Debug, Default)]
@@ -78,6 +85,15 @@ pub(crate) fn filter(isolation: &Isolation, bounding: &BTreeSet<&str>) -> Value 
                 "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }] })
         }));
     }
+    // There is no rule for "not equal by mask": of whatever is not btrfs's, one of the eight bits is another.
+    let others = (8..16)
+        .map(|bit| 1u64 << bit)
+        .map(|bit| (bit, !BTRFS & bit));
+    let shared = SHARING.map(|number| (IOCTL_OF | 0xff, number));
+    calls.extend(others.chain(shared).map(|(mask, value)| {
+        json!({ "names": ["ioctl"], "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": 1, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }] })
+    }));
     if !names.contains("clone") {
         // The order of clone's arguments is another one on s390.
         let index = u32::from(std::env::consts::ARCH == "s390x");
@@ -181,6 +197,43 @@ mod tests {
         assert_eq!(calls(&admin, "clone").len(), 1);
         assert!(calls(&admin, "clone")[0].get("args").is_none());
         assert_eq!(calls(&admin, "mount").len(), 1);
+    }
+
+    #[test]
+    fn of_the_ioctls_of_btrfs_only_those_of_all_file_systems_are_allowed() {
+        let filter = filter(&Isolation::default(), &BTreeSet::new());
+        let rules = calls(&filter, "ioctl");
+        let allowed = |number: u64| {
+            rules.iter().any(|rule| {
+                let of = |key: &str| rule["args"][0][key].as_u64().unwrap();
+                number & of("value") == of("valueTwo")
+            })
+        };
+        // TCGETS, FIONREAD, SIOCGIFCONF, FS_IOC_GETFLAGS, LOOP_SET_FD, FICLONE, FICLONERANGE, FIDEDUPERANGE.
+        for number in [
+            0x5401,
+            0x541b,
+            0x8912,
+            0x8008_6601,
+            0x4c00,
+            0x4004_9409,
+            0x4020_940d,
+            0xc018_9436,
+        ] {
+            assert!(allowed(number), "{number:#x}");
+        }
+        // BTRFS_IOC_SUBVOL_CREATE, _V2, SNAP_CREATE, _V2, QUOTA_CTL, and with bits no kernel looks at.
+        for number in [
+            0x5000_940e,
+            0x5000_9418,
+            0x5000_9401,
+            0x5000_9417,
+            0xc010_9428,
+            0xff_5000_940e,
+        ] {
+            assert!(!allowed(number), "{number:#x}");
+        }
+        assert!(!super::allowed(&BTreeSet::new()).contains("ioctl"));
     }
 
     #[test]

@@ -195,6 +195,8 @@ pub enum DiskBound {
     None,
     /// A file system of that size in a sparse file.
     BlockFile,
+    /// A quota group of a btrfs in one file.
+    Pool,
 }
 
 impl DiskBound {
@@ -203,6 +205,7 @@ impl DiskBound {
         match self {
             DiskBound::None => "none",
             DiskBound::BlockFile => "block-file",
+            DiskBound::Pool => "btrfs-pool",
         }
     }
 }

@@ -37,7 +37,7 @@ pub use found::{
     IdMapping, ProcessExit, ProcessState, RuntimeInfo, SignalScope,
 };
 pub use inside::{IdMap, Inside};
-pub use log::{LogChunk, LogFigures, LogQuery, LogReader, LogStreams};
+pub use log::{LogChunk, LogFigures, LogProgress, LogQuery, LogReader, LogStreams};
 pub use name::{ContainerId, ProcessId, Scope};
 pub use plan::{
     BridgePlan, ContainerPlan, DiskPlan, IdRange, MountPlan, NetworkPlan, OutputPlan, ProcessPlan,
@@ -221,6 +221,16 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Reads stored output, any number of readers at once.
     async fn logs(&self, query: &LogQuery) -> Result<LogReader, RuntimeError>;
+
+    /// How far each log that the output of a task is sent on to has got, by the log's id. An engine that sends nothing on
+    /// has none.
+    async fn log_progress(
+        &self,
+        _executor: &ElementId,
+        _task: &ElementId,
+    ) -> Result<Vec<LogProgress>, RuntimeError> {
+        Ok(Vec::new())
+    }
 
     /// What became of the output of tasks, counted. Cheap.
     fn log_figures(&self) -> LogFigures {

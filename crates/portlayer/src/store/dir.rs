@@ -1,4 +1,4 @@
-//! Plain directories on a file system of the host.
+//! Directories: plain ones on a file system of the host, or such as somebody else makes ([`Trees`]).
 //!
 //! ```text
 //! <root>/live/<digest of the id>/            the root of the volume
@@ -9,6 +9,7 @@
 //! crash is garbage, and so is what is under `live` without a record; both are in [`Store::list`].
 
 mod fill;
+mod trees;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use nix::sys::statvfs::{FsFlags, statvfs};
+pub use trees::{Trees, writable_bytes};
 
 use super::{MountSource, Put, Store, StoreCapabilities, StoreError, Stored};
 use crate::archive::{Limits, Root, write_tree};
@@ -27,7 +28,7 @@ use crate::element::{DataStream, ElementId, Kind, Record, Spec, StoreKeys, Volum
 /// Length of a SHA-256 in hex.
 const DIGEST: usize = 64;
 
-/// Volumes in plain directories. Cloning shares it.
+/// Volumes in directories. Cloning shares it.
 #[derive(Clone)]
 pub struct DirStore {
     inner: Arc<Inner>,
@@ -36,31 +37,31 @@ pub struct DirStore {
 struct Inner {
     root: PathBuf,
     limits: Limits,
+    trees: Arc<dyn Trees>,
     /// Tells the directories under `init` of one start apart.
     next: AtomicU64,
 }
 
 impl DirStore {
-    /// A store in `root`, which is made when it is missing and is readable by its owner only. What is put into
-    /// volumes is held to `limits`. Error: `Unavailable`; a store that cannot be opened now may be opened later.
+    /// A store of plain directories in `root`, which is made when it is missing and is readable by its owner only. What is
+    /// put into volumes is held to `limits`. Error: `Unavailable`; a store that cannot be opened now may be opened later.
     pub fn open(root: impl Into<PathBuf>, limits: Limits) -> Result<Self, StoreError> {
+        let store = Self::over(root, limits, Arc::new(trees::Plain));
+        store.inner.make_own()?;
+        Ok(store)
+    }
+
+    /// A store of directories that `trees` makes in `root`. Nothing is done until it is used.
+    pub fn over(root: impl Into<PathBuf>, limits: Limits, trees: Arc<dyn Trees>) -> Self {
         let inner = Inner {
             root: root.into(),
             limits,
+            trees,
             next: AtomicU64::new(0),
         };
-        for directory in [inner.root.clone(), inner.live(), inner.init()] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o711)
-                .create(&directory)
-                .map_err(|error| {
-                    StoreError::Unavailable(format!("{}: {error}", directory.display()))
-                })?;
-        }
-        Ok(Self {
+        Self {
             inner: Arc::new(inner),
-        })
+        }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -68,7 +69,11 @@ impl DirStore {
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = self.inner.clone();
-        let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+        let done = tokio::task::spawn_blocking(move || {
+            inner.ready()?;
+            work(&inner)
+        });
+        let done = done.await;
         done.map_err(|error| StoreError::Backend {
             verb: "work",
             object: "volume".into(),
@@ -78,6 +83,26 @@ impl DirStore {
 }
 
 impl Inner {
+    fn ready(&self) -> Result<(), StoreError> {
+        match self.trees.ready()? {
+            true => self.make_own(),
+            false => Ok(()),
+        }
+    }
+
+    fn make_own(&self) -> Result<(), StoreError> {
+        for directory in [self.root.clone(), self.live(), self.init()] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(&directory)
+                .map_err(|error| {
+                    StoreError::Unavailable(format!("{}: {error}", directory.display()))
+                })?;
+        }
+        Ok(())
+    }
+
     fn live(&self) -> PathBuf {
         self.root.join("live")
     }
@@ -97,15 +122,11 @@ impl Inner {
             .join(format!("{digest}.{}-{number}", std::process::id()))
     }
 
-    /// Bytes that can still be written.
-    fn free_bytes(&self) -> Result<u64, StoreError> {
-        let stat =
-            statvfs(&self.root).map_err(|errno| backend("statvfs", &self.root, errno.into()))?;
-        Ok(stat.blocks_available() * stat.fragment_size())
-    }
-
-    fn check_free(&self, need_bytes: u64) -> Result<(), StoreError> {
-        let have_bytes = self.free_bytes()?;
+    fn check_free(&self, path: &Path, need_bytes: u64) -> Result<(), StoreError> {
+        if need_bytes == 0 {
+            return Ok(());
+        }
+        let have_bytes = self.trees.free_bytes(path)?;
         if need_bytes > have_bytes {
             return Err(StoreError::InsufficientSpace {
                 need_bytes,
@@ -130,10 +151,33 @@ impl Inner {
         let live = self.volume(digest);
         let dead = self.fresh(digest);
         match fs::rename(&live, &dead) {
-            Ok(()) => remove(&dead),
+            Ok(()) => self.trees.remove(&dead),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(backend("rename", &live, error)),
         }
+    }
+
+    /// Makes the directory a volume is filled in. True: it has all that the parent has.
+    fn stage(
+        &self,
+        digest: &str,
+        spec: &VolumeSpec,
+        parent: Option<&Record>,
+    ) -> Result<(PathBuf, bool), StoreError> {
+        self.check_free(&self.root, spec.freespace_bytes)?;
+        let staged = self.fresh(digest);
+        if let Some(parent) = parent
+            && self
+                .trees
+                .share(&self.existing(&parent.id)?, &staged, spec.size_bytes)?
+        {
+            return Ok((staged, true));
+        }
+        self.trees.create(&staged, spec.size_bytes)?;
+        // By name, because the mode at creation is cut by the umask.
+        let opened = fs::set_permissions(&staged, fs::Permissions::from_mode(0o755));
+        opened.map_err(|error| backend("create", &staged, error))?;
+        Ok((staged, false))
     }
 
     /// Puts a filled directory into its place.
@@ -182,27 +226,19 @@ impl Inner {
                 .to_str()
                 .is_some_and(|name| name.starts_with(digest))
             {
-                remove(&entry.path())?;
+                self.trees.remove(&entry.path())?;
             }
         }
         Ok(())
     }
 
     fn health(&self) -> Result<(), StoreError> {
-        let away = |why: String| StoreError::Unavailable(why);
         for directory in [self.live(), self.init()] {
-            fs::read_dir(&directory)
-                .map_err(|error| away(format!("{}: {error}", directory.display())))?;
+            fs::read_dir(&directory).map_err(|error| {
+                StoreError::Unavailable(format!("{}: {error}", directory.display()))
+            })?;
         }
-        let stat = statvfs(&self.root)
-            .map_err(|errno| away(format!("{}: {errno}", self.root.display())))?;
-        if stat.flags().contains(FsFlags::ST_RDONLY) {
-            return Err(away(format!(
-                "{} is mounted read-only",
-                self.root.display()
-            )));
-        }
-        Ok(())
+        self.trees.free_bytes(&self.root).map(drop)
     }
 }
 
@@ -213,7 +249,7 @@ impl Store for DirStore {
             parent_image: true,
             parent_volume: true,
             data: true,
-            bounded: false,
+            bounded: self.inner.trees.bounded(),
             persistent: true,
         }
     }
@@ -222,23 +258,16 @@ impl Store for DirStore {
         let Spec::Volume(spec) = put.spec else {
             return Err(StoreError::Unsupported("elements that are no volumes"));
         };
-        if spec.size_bytes > 0 {
-            return Err(StoreError::Unsupported("a size bound"));
-        }
         let spec = spec.clone();
         let digest = put.id.digest_hex();
-        let staged = {
-            let (digest, free) = (digest.clone(), spec.freespace_bytes);
-            self.blocking(move |inner| {
-                inner.check_free(free)?;
-                let staged = inner.fresh(&digest);
-                make_root(&staged)?;
-                Ok(staged)
-            })
-            .await?
+        let parent = put.parent.filter(|_| put.data.is_none());
+        let (staged, shared) = {
+            let (digest, spec, parent) = (digest.clone(), spec.clone(), parent.cloned());
+            self.blocking(move |inner| inner.stage(&digest, &spec, parent.as_ref()))
+                .await?
         };
         // From here on the guard removes what is staged, also when this future is dropped.
-        let mut guard = fill::Staged::new(staged);
+        let mut guard = fill::Staged::new(staged, self.inner.trees.clone());
         let (checksum, size) = match (put.data, put.parent) {
             (Some(data), _) => {
                 let (sum, size) = fill::from_tar(
@@ -251,17 +280,17 @@ impl Store for DirStore {
                 .await?;
                 (Some(sum), size)
             }
-            (None, Some(parent)) => {
+            (None, Some(parent)) if !shared => {
                 let (inner, parent) = (self.inner.clone(), parent.id.clone());
                 fill::from_directory(&mut guard, move || inner.existing(&parent)).await?;
                 (None, 0)
             }
-            (None, None) => (None, 0),
+            (None, _) => (None, 0),
         };
         let filled = checksum.is_some() || put.parent.is_some();
         self.blocking(move |inner| {
             own(guard.path(), &spec, filled)?;
-            inner.check_free(spec.freespace_bytes)?;
+            inner.check_free(guard.path(), spec.freespace_bytes)?;
             if filled {
                 sync(guard.path())?;
             }
@@ -318,18 +347,19 @@ impl Store for DirStore {
         Ok(())
     }
 
-    /// A directory has all that the file system has; there is nothing to grow.
+    /// A directory has all that the file system has, or its bound; there is nothing to grow.
     async fn ensure_freespace(
         &self,
         record: &Record,
         freespace_bytes: u64,
     ) -> Result<(), StoreError> {
         let id = record.id.clone();
-        self.blocking(move |inner| {
-            inner.existing(&id)?;
-            inner.check_free(freespace_bytes)
-        })
-        .await
+        self.blocking(move |inner| inner.check_free(&inner.existing(&id)?, freespace_bytes))
+            .await
+    }
+
+    fn own_places(&self) -> Vec<PathBuf> {
+        self.inner.trees.own_places()
     }
 
     async fn list(&self) -> Result<Vec<String>, StoreError> {
@@ -362,13 +392,6 @@ fn backend(verb: &'static str, path: &Path, error: io::Error) -> StoreError {
     }
 }
 
-fn make_root(path: &Path) -> Result<(), StoreError> {
-    let made = DirBuilder::new().mode(0o755).create(path);
-    // Once more by name, because the mode at creation is cut by the umask.
-    made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
-        .map_err(|error| backend("create", path, error))
-}
-
 /// Gives the root the owner and mode asked for. A filled root keeps what its content said where nothing was asked.
 fn own(path: &Path, spec: &VolumeSpec, filled: bool) -> Result<(), StoreError> {
     if !filled || spec.uid != 0 || spec.gid != 0 {
@@ -386,16 +409,6 @@ fn own(path: &Path, spec: &VolumeSpec, filled: bool) -> Result<(), StoreError> {
 fn sync(path: &Path) -> Result<(), StoreError> {
     let directory = fs::File::open(path).map_err(|error| backend("open", path, error))?;
     nix::unistd::syncfs(&directory).map_err(|errno| backend("sync", path, errno.into()))
-}
-
-/// Removes a directory tree; what is gone is fine. Links in it are removed, not followed.
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(backend("remove", path, error))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -204,8 +204,9 @@ pub trait Store: Send + Sync + 'static {
         freespace_bytes: u64,
     ) -> Result<(), StoreError>;
 
-    /// Mount points that belong to the location as a whole and to none of its elements: not for the audit to call leaks.
-    fn own_mounts(&self) -> Vec<PathBuf> {
+    /// Mount points, and files under loop devices, that belong to the location as a whole and to none of its elements: not for
+    /// the audit to call leaks.
+    fn own_places(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 

@@ -206,6 +206,10 @@ fn kernel(
         let kept = container.is_some()
             && mount.ends_with("netns")
             && mount.components().count() == kept_depth;
+        // The pool is the engine's own; what is in it is of containers.
+        if mount == places.disks() {
+            continue;
+        }
         let class = if kept {
             FindingClass::NetworkNamespace
         } else {
@@ -233,13 +237,23 @@ fn kernel(
             ));
         }
     }
+    for container in names(&places.disks()) {
+        let path = places.disks().join(&container);
+        found.insert(finding(
+            FindingClass::Directory,
+            path.to_string_lossy(),
+            Some(container),
+        ));
+    }
     for name in names(&places.runc_root().join(&places.namespace)) {
         found.insert(finding(FindingClass::RuncState, name.clone(), Some(name)));
     }
     for name in names(&places.directory.join("logs")) {
         found.insert(finding(FindingClass::Log, name.clone(), Some(name)));
     }
-    found.extend(loop_devices(&places.directory));
+    let pool = places.disks_file();
+    let devices = loop_devices(&places.directory).into_iter();
+    found.extend(devices.filter(|device| device.owner.as_deref().map(Path::new) != Some(&pool)));
     found.extend(descriptors(&places.directory).map_err(failed("read", "/proc/self/fd"))?);
     Ok(found)
 }

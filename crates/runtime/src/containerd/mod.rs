@@ -21,9 +21,9 @@ use portlayer::{
     log::LogSpec,
     runtime::{
         BridgePlan, ContainerId, ContainerPlan, ContainerStats, Delivery, Finding, FoundContainer,
-        IdRange, InputStream, Inside, LogFigures, LogQuery, LogReader, MountPlan, ProcessExit,
-        ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeError, RuntimeErrorKind,
-        RuntimeInfo, Scope, SignalScope,
+        IdRange, InputStream, Inside, LogFigures, LogProgress, LogQuery, LogReader, MountPlan,
+        ProcessExit, ProcessId, ProcessPlan, ProcessState, RootPlan, Runtime, RuntimeError,
+        RuntimeErrorKind, RuntimeInfo, Scope, SignalScope,
     },
 };
 
@@ -213,6 +213,7 @@ impl Runtime for Containerd {
             &place,
             &self.shared.users,
             mapping,
+            self.shared.disks.as_ref(),
         )
         .await
     }
@@ -250,10 +251,12 @@ impl Runtime for Containerd {
     }
 
     async fn create_process(&self, plan: &ProcessPlan) -> Result<(), RuntimeError> {
+        let _starting = self.shared.moves.expect();
         lifecycle::create_process(&self.shared, plan).await
     }
 
     async fn start_process(&self, id: &ProcessId, _primary: bool) -> Result<(), RuntimeError> {
+        let _starting = self.shared.moves.expect();
         let tracked = self.known("start process", id).await?;
         lifecycle::start_process(&self.shared, &tracked).await
     }
@@ -476,6 +479,19 @@ impl Runtime for Containerd {
 
     async fn logs(&self, query: &LogQuery) -> Result<LogReader, RuntimeError> {
         Ok(reader(&self.shared.logs, query))
+    }
+
+    async fn log_progress(
+        &self,
+        executor: &ElementId,
+        task: &ElementId,
+    ) -> Result<Vec<LogProgress>, RuntimeError> {
+        let (shared, executor, task) = (Arc::clone(&self.shared), executor.clone(), task.clone());
+        blocking(move || {
+            let found = shared.forwarders.progress(&executor, &task);
+            found.map_err(failed("read the progress of logs of", task.to_string()))
+        })
+        .await
     }
 
     fn log_figures(&self) -> LogFigures {

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use portlayer::runtime::RuntimeError;
+use portlayer::runtime::{DiskBound, RuntimeError};
+use portlayer::store::dir::Trees;
 
 use super::{Containerd, Shared, tracked::lock};
 use crate::{
@@ -13,7 +14,9 @@ use crate::{
     error::failed,
     init,
     io::{Forwarders, Logs, Pump},
+    moves::Moves,
     network::Networks,
+    pool::{Pool, PoolConfig},
     probe,
     root::{blocking, error_text},
 };
@@ -60,11 +63,27 @@ impl Containerd {
             .map_err(failed("write in", places.directory.display().to_string()))?;
         let logs = Logs::new(places.directory.join("logs"), engine.config().logs);
         let logs = Arc::new(logs);
+        let layout = Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?;
+        let disks = (info.isolation.disk == DiskBound::Pool).then(|| {
+            Arc::new(Pool::new(PoolConfig {
+                file: places.disks_file(),
+                mount: places.disks(),
+                bytes: engine.config().disk_pool_bytes,
+            }))
+        });
+        // What is in it of containers that are no more must be seen by those who look for leaks.
+        if let Some(pool) = disks.clone().filter(|_| places.disks_file().exists()) {
+            let ready = blocking(move || Ok(pool.ready())).await?;
+            if let Err(error) = ready {
+                tracing::error!(%error, "the pool of writable layers cannot be used");
+            }
+        }
         Ok(Shared {
             networks,
             client: engine.client(),
             runc: engine.config().runc.clone(),
-            layout: Layout::detect().map_err(failed("read", "/proc/self/mountinfo"))?,
+            moves: Moves::open(&layout).map_err(failed("start", "the thread for cgroups"))?,
+            layout,
             info,
             init,
             forwarders: Forwarders::new(Arc::clone(&logs)),
@@ -73,6 +92,7 @@ impl Containerd {
             pump: Pump::start().map_err(failed("start", "the thread that serves streams"))?,
             tracked: Mutex::default(),
             users: Arc::default(),
+            disks,
             losses: engine.losses(),
             places,
         })

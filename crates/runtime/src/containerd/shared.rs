@@ -17,8 +17,10 @@ use crate::{
     engine::Places,
     idmap::Users,
     io::{Forwarders, Logs, Pump},
+    moves::Moves,
     network::Networks,
     place::ContainerPlace,
+    pool::Pool,
 };
 
 /// What the waiters share with the calls.
@@ -27,6 +29,7 @@ pub(crate) struct Shared {
     pub(super) places: Places,
     pub(super) runc: String,
     pub(super) layout: Layout,
+    pub(super) moves: Moves,
     pub(super) info: RuntimeInfo,
     pub(super) init: PathBuf,
     pub(super) logs: Arc<Logs>,
@@ -36,6 +39,8 @@ pub(crate) struct Shared {
     pub(super) pump: Pump,
     pub(super) tracked: Mutex<HashMap<ProcessId, Arc<Tracked>>>,
     pub(super) users: Arc<Users>,
+    /// Where bounded writable layers are, when they share a pool.
+    pub(super) disks: Option<Arc<Pool>>,
     pub(super) losses: watch::Receiver<u64>,
 }
 

@@ -56,6 +56,8 @@ pub struct EngineConfig {
     /// Places outside of the directory that logs may reach: `unix:<socket>`, `tcp:<host:port>`, `path:<file>`; with a slash at
     /// the end everything below.
     pub log_destinations: Vec<String>,
+    /// Most bytes of all bounded writable layers, which are then subvolumes of a pool; 0 = each is a file system of its own.
+    pub disk_pool_bytes: u64,
 }
 
 impl EngineConfig {
@@ -68,6 +70,7 @@ impl EngineConfig {
             logs: LogBounds::default(),
             network_namespace: None,
             log_destinations: Vec::new(),
+            disk_pool_bytes: 0,
         }
     }
 }
@@ -170,6 +173,16 @@ impl Places {
     /// Private directories of containers.
     pub(crate) fn containers(&self) -> PathBuf {
         self.directory.join("containers")
+    }
+
+    /// Where the pool of writable layers is mounted: a subvolume for each container that has a bounded one.
+    pub(crate) fn disks(&self) -> PathBuf {
+        self.directory.join("disks")
+    }
+
+    /// The pool's file.
+    pub(crate) fn disks_file(&self) -> PathBuf {
+        self.directory.join("disks.btrfs")
     }
 
     /// Where root file systems are mounted, a directory for each container.

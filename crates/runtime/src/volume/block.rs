@@ -15,11 +15,11 @@ use portlayer::store::{MountSource, Put, Store, StoreCapabilities, StoreError, S
 use super::locks::{Held, Locks};
 use super::populate::{fill, read_out, refused, set_root};
 use super::{spec_in, spec_of};
-use crate::e2fs::run;
 use crate::image::{blocking, io_failed, spool};
 use crate::mount::{
-    Attachments, User, available_bytes, ensure_room, ignore_missing, mount_ext4, private_directory,
+    Attachments, User, available_bytes, ensure_room, ignore_missing, mount_file, private_directory,
 };
+use crate::program::run;
 
 /// Record key: the volume's file.
 const KEY_FILE: &str = "file";
@@ -125,7 +125,7 @@ impl Disk {
             "-N",
             &inodes,
         ];
-        run("mkfs.ext4", &arguments, &self.file, 0)
+        run("mkfs.ext4", &arguments, &self.file, 0).map(drop)
     }
 
     fn set_size(&self, bytes: u64) -> Result<(), StoreError> {
@@ -151,7 +151,7 @@ impl Disk {
     fn attach(&self, user: &User) -> Result<PathBuf, StoreError> {
         self.size()?;
         self.attachments.attach(&self.volume, user, |target| {
-            mount_ext4(&self.file, target, MsFlags::MS_NODEV)?;
+            mount_file(&self.file, "ext4", target, MsFlags::MS_NODEV)?;
             // A volume starts empty; e2fsck makes it again should it ever need it.
             match fs::remove_dir(target.join("lost+found")) {
                 Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),

@@ -5,6 +5,7 @@
 //! | [`CowVolumes`] | a snapshot of containerd's | mount of the snapshot | no | copy-on-write |
 //! | [`TmpfsVolumes`] | nowhere | a tmpfs inside the container | yes | no |
 //! | [`BlockVolumes`] | ext4 in a sparse file | loop mount | yes | copy |
+//! | [`DirStore`] over a [`Pool`] | a subvolume of a btrfs in one file | nothing | yes | copy; from a volume nothing |
 //! | [`NfsVolumes`] | a directory on a server | a directory of one mount | no | no |
 //!
 //! Every put fills the volume where nobody sees it yet and removes it when anything fails.
@@ -22,6 +23,11 @@ pub use nfs::{
     DirectoryMount, KernelNfs, NfsConfig, NfsMount, NfsTarget, NfsTargetError, NfsVolumes,
 };
 pub use tmpfs::TmpfsVolumes;
+
+#[cfg(doc)]
+use crate::pool::Pool;
+#[cfg(doc)]
+use portlayer::store::dir::DirStore;
 
 use portlayer::element::{Body, Record, Spec, VolumeSpec};
 use portlayer::store::StoreError;

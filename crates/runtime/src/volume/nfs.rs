@@ -420,7 +420,7 @@ impl Store for NfsVolumes {
         .await
     }
 
-    fn own_mounts(&self) -> Vec<PathBuf> {
+    fn own_places(&self) -> Vec<PathBuf> {
         vec![self.config.mount_point.clone()]
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::io::SyncIoBridge;
 
-use super::{StoreError, backend, remove};
+use super::{StoreError, Trees, backend};
 use crate::archive::{ArchiveError, ExtractOptions, Limits, Root, extract};
 use crate::element::{Checksum, DataStream, Summing};
 use crate::store::{Progress, ProgressSink};
@@ -16,6 +16,7 @@ use crate::store::{Progress, ProgressSink};
 /// A directory under `init` that is removed unless it was kept.
 pub(super) struct Staged {
     path: PathBuf,
+    trees: Arc<dyn Trees>,
     kept: bool,
     /// Tells the thread that fills it to stop.
     abandoned: Arc<AtomicBool>,
@@ -24,9 +25,10 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, trees: Arc<dyn Trees>) -> Self {
         Self {
             path,
+            trees,
             kept: false,
             abandoned: Arc::default(),
             handed_over: false,
@@ -48,7 +50,7 @@ impl Drop for Staged {
         if self.kept || self.handed_over {
             return;
         }
-        if let Err(error) = remove(&self.path) {
+        if let Err(error) = self.trees.remove(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "a staged volume is left to the sweep");
         }
     }
@@ -63,7 +65,7 @@ pub(super) async fn from_tar(
     progress: Option<ProgressSink>,
     limits: Limits,
 ) -> Result<(Checksum, u64), StoreError> {
-    let path = staged.path.clone();
+    let (path, trees) = (staged.path.clone(), staged.trees.clone());
     let abandoned = staged.abandoned.clone();
     let reader = Passing {
         stream: SyncIoBridge::new(data),
@@ -76,7 +78,7 @@ pub(super) async fn from_tar(
     let work = tokio::task::spawn_blocking(move || {
         let done = extract_all(reader, &path, limits);
         if abandoned.load(Ordering::Relaxed)
-            && let Err(error) = remove(&path)
+            && let Err(error) = trees.remove(&path)
         {
             tracing::warn!(path = %path.display(), %error, "a staged volume is left to the sweep");
         }

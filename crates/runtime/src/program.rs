@@ -1,4 +1,4 @@
-//! The programs of e2fsprogs.
+//! Programs that make file systems and look after them: those of e2fsprogs and btrfs-progs.
 
 use std::{path::Path, process::Command};
 
@@ -6,25 +6,28 @@ use portlayer::store::StoreError;
 
 use crate::image::io_failed;
 
-/// Runs one of them on a file; exit codes up to `worst` are fine. Blocks.
+/// Where they are found, whatever our own environment says.
+const PLACES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// Runs one of them on a file and returns what it said; exit codes up to `worst` are fine. Blocks.
 pub(crate) fn run(
     program: &'static str,
     arguments: &[&str],
     file: &Path,
     worst: i32,
-) -> Result<(), StoreError> {
+) -> Result<String, StoreError> {
     let mut command = Command::new(program);
     command
         .args(arguments)
         .arg(file)
         .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        .env("PATH", PLACES.join(":"));
     let output = command.output().map_err(|e| io_failed(program, file, e))?;
     match output.status.code() {
-        Some(code) if code <= worst => Ok(()),
+        Some(code) if code <= worst => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         _ => {
             let text = String::from_utf8_lossy(&output.stderr);
-            let source = ToolFailed {
+            let source = ProgramFailed {
                 status: output.status.to_string(),
                 text: text.trim().to_owned(),
             };
@@ -37,16 +40,16 @@ pub(crate) fn run(
     }
 }
 
-/// Whether a file system can be made in a file and mounted.
-pub(crate) fn is_there() -> bool {
-    let program = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"];
-    program.iter().any(|path| Path::new(path).exists()) && Path::new("/dev/loop-control").exists()
+/// Whether a file system can be made by this program in a file and mounted.
+pub(crate) fn can_make(program: &str) -> bool {
+    let mut places = PLACES.iter().map(|place| Path::new(place).join(program));
+    places.any(|path| path.exists()) && Path::new("/dev/loop-control").exists()
 }
 
-/// One of e2fsprogs ended badly.
+/// One of them ended badly.
 #[derive(Debug, thiserror::Error)]
 #[error("{status}: {text}")]
-struct ToolFailed {
+struct ProgramFailed {
     status: String,
     text: String,
 }
