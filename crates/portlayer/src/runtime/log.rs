@@ -69,7 +69,7 @@ pub struct LogChunk {
     pub time: Timestamp,
     /// Place in the log, from 0, over both streams.
     pub sequence: u64,
-    /// The bytes.
+    /// The bytes; none when nothing came after a loss.
     pub bytes: Vec<u8>,
     /// Bytes lost just before this chunk (rotated away or not storable).
     pub lost_bytes: u64,

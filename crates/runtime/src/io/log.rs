@@ -14,7 +14,7 @@ use std::{
 };
 
 use portlayer::{element::ElementId, runtime::LogFigures, time::Timestamp};
-use rustix::{io::Errno, pipe::SpliceFlags};
+use rustix::{fs::FallocateFlags, io::Errno, pipe::SpliceFlags};
 use tokio::sync::watch;
 
 use super::redact::{Cleaned, Redactor};
@@ -23,6 +23,9 @@ use super::segment::{self, ENTRY_BYTES, Entry};
 
 /// How much is moved at once: the capacity of a FIFO.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// Room that is kept for records.
+const RESERVED_BYTES: usize = 4 << 10;
 
 /// How large the stored output of one task in one executor may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +162,8 @@ struct Writer {
     position: u64,
     /// Dropped since the last record.
     lost: u64,
+    /// Bytes of the index that the disk still has for it, whoever fills the disk: the last record tells what was dropped.
+    reserved: usize,
     counts: Arc<Counts>,
 }
 
@@ -244,8 +249,10 @@ impl Writer {
             sequence,
             position,
             lost: 0,
+            reserved: 0,
             counts,
         };
+        writer.reserve();
         for stream in Stream::BOTH {
             writer.record(stream);
         }
@@ -363,10 +370,53 @@ impl Writer {
                 }
                 Err(_) => return,
             }
+            self.recorded();
             self.indexed[at] += u64::from(length);
             self.position += u64::from(length);
-            self.sequence += 1;
-            self.lost = 0;
+        }
+    }
+
+    fn recorded(&mut self) {
+        self.sequence += 1;
+        self.lost = 0;
+        self.reserved = self.reserved.saturating_sub(ENTRY_BYTES);
+        if self.reserved < 2 * ENTRY_BYTES {
+            self.reserve();
+        }
+    }
+
+    /// Has the disk keep room for the next records. On a full disk there is none to keep.
+    fn reserve(&mut self) {
+        let kept = self.index.metadata().and_then(|data| {
+            let (flags, room) = (FallocateFlags::KEEP_SIZE, RESERVED_BYTES as u64);
+            Ok(rustix::fs::fallocate(&self.index, flags, data.len(), room)?)
+        });
+        self.reserved = kept.map_or(0, |()| RESERVED_BYTES);
+    }
+
+    /// Nothing more comes that could tell what was dropped before it: a record of no bytes does.
+    fn finish(&mut self) {
+        for stream in Stream::BOTH {
+            self.record(stream);
+        }
+        if self.lost == 0 {
+            return;
+        }
+        let entry = Entry {
+            sequence: self.sequence,
+            time_ns: Timestamp::now().as_nanos(),
+            lost: self.lost,
+            position: self.position,
+            offset: self.indexed[Stream::Out.index()],
+            length: 0,
+            stream: Stream::Out,
+        };
+        if !matches!(self.index.write(&entry.encode()), Ok(ENTRY_BYTES)) {
+            tracing::warn!(
+                directory = %self.directory.display(),
+                bytes = self.lost,
+                "output was dropped, and the log has no room to say so"
+            );
         }
     }
 
@@ -387,6 +437,7 @@ impl Writer {
             self.length,
             self.indexed,
         ) = (next, index, data, [0; 2], [0; 2]);
+        self.reserve();
         portlayer::crash::point("log.after-segment");
         let segments = segment::list(&self.directory)?;
         let kept = usize::try_from(self.bounds.segments).unwrap_or(usize::MAX);
@@ -394,6 +445,12 @@ impl Writer {
             segment::remove(&self.directory, old)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

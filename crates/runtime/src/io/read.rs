@@ -211,7 +211,8 @@ impl Cursor {
             for entry in entries {
                 self.record += 1;
                 let skip = std::mem::take(&mut self.skip);
-                if !self.wants(entry.stream) {
+                // Without bytes it tells what was dropped at the end, of both.
+                if !self.wants(entry.stream) && entry.length > 0 {
                     if let Some(position) = &mut self.position {
                         *position += u64::from(entry.length);
                     }
@@ -226,7 +227,8 @@ impl Cursor {
                     .map_or(0, |position| entry.position.saturating_sub(position));
                 self.position = Some(entry.position + u64::from(entry.length));
                 let bytes = bytes.get(skip..).unwrap_or_default().to_vec();
-                if bytes.is_empty() {
+                let lost_bytes = entry.lost + rotated;
+                if bytes.is_empty() && lost_bytes == 0 {
                     continue;
                 }
                 batch.push(LogChunk {
@@ -234,7 +236,7 @@ impl Cursor {
                     time: Timestamp::from_nanos(entry.time_ns),
                     sequence: entry.sequence,
                     bytes,
-                    lost_bytes: entry.lost + rotated,
+                    lost_bytes,
                 });
             }
         }

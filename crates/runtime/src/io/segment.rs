@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A piece is in its data file before its record is written. After a crash the bytes beyond the last record are a piece that has no
-//! record yet; nothing is lost and nothing is there twice.
+//! record yet; nothing is lost and nothing is there twice. A record of no bytes tells what was dropped before the last writer went.
 
 use std::{
     fs, io,

@@ -293,6 +293,35 @@ async fn what_cannot_be_stored_is_dropped_and_counted() {
     assert_eq!(stored as u64 + lost, written.len() as u64 + 6);
 }
 
+#[tokio::test]
+async fn what_was_dropped_at_the_end_is_told() {
+    let bench = Bench::new(LogBounds::default());
+    let directory = bench.log_directory();
+    fs::create_dir_all(&directory).unwrap();
+    let Ok(()) = mount_tiny(&directory) else {
+        assert!(!nix::unistd::geteuid().is_root());
+        return;
+    };
+    let wired = bench.wire(Stream::Err);
+    // Full while it runs.
+    let _ = fs::write(directory.join("ballast"), vec![0; 1 << 20]);
+    write_all(wired, b"no space left\n").await;
+    let query = LogQuery {
+        streams: LogStreams::Stderr,
+        follow: true,
+        ..query()
+    };
+    let chunks = bench.read(&query).await;
+    let again = bench.read(&query).await;
+    rustix::mount::unmount(&directory, rustix::mount::UnmountFlags::DETACH).unwrap();
+    let told: Vec<_> = chunks
+        .iter()
+        .map(|chunk| (chunk.bytes.len(), chunk.lost_bytes))
+        .collect();
+    assert_eq!(told, [(0, 14)]);
+    assert_eq!(again, chunks);
+}
+
 fn mount_tiny(directory: &Path) -> Result<(), rustix::io::Errno> {
     rustix::mount::mount(
         "tmpfs",

@@ -296,9 +296,10 @@ impl Follower {
         } else {
             0
         };
-        let Some(piece) = chunk.bytes.get(skip..).filter(|piece| !piece.is_empty()) else {
+        let piece = chunk.bytes.get(skip..).unwrap_or_default();
+        if piece.is_empty() && (skip > 0 || chunk.lost_bytes == 0) {
             return Ok(());
-        };
+        }
         let (mut out, mut counts) = (Vec::new(), self.followed.counts);
         if skip == 0 {
             counts.lost_bytes += chunk.lost_bytes;
@@ -308,7 +309,11 @@ impl Follower {
             skip,
         };
         let lines = &mut self.lines[stream.index()];
-        let after = lines.take(from, chunk.time.as_nanos(), piece, &mut counts, &mut out);
+        let mut after = lines.take(from, chunk.time.as_nanos(), piece, &mut counts, &mut out);
+        if piece.is_empty() && after == from {
+            // Only a loss, which is counted now.
+            after.sequence += 1;
+        }
         counts.sent += out.len() as u64;
         self.send(out).await;
         self.followed.counts = counts;
