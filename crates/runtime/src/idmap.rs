@@ -60,13 +60,15 @@ impl Users {
     unsafe_code,
     reason = "the first function of a process is called by the C library"
 )]
-extern "C" fn wait_to_be_killed(_: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: both are plain system calls on no memory of ours.
+extern "C" fn wait_to_be_killed(parent: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: all are plain system calls on no memory of ours.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        loop {
+        // Whoever died before that has sent nothing. What stays would hold every descriptor of ours, the ledger's lock too.
+        while libc::getppid() as usize == parent.addr() {
             libc::pause();
         }
+        libc::_exit(0)
     }
 }
 
@@ -78,12 +80,13 @@ fn make(range: IdRange) -> io::Result<OwnedFd> {
     // It must not run a handler of ours for a signal that its whole group gets.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let top = stack.as_mut_ptr_range().end;
-    // SAFETY: the child has a stack of its own, which outlives it: it is waited for below. It makes two system calls that do
+    // SAFETY: the child has a stack of its own, which outlives it: it is waited for below. It makes system calls that do
     // not fail, so it writes to no memory but that stack, and no signal but the one that ends it interrupts them. The end of
     // the stack is aligned, as its parts are.
     let cloned = unsafe {
         let flags = libc::CLONE_NEWUSER | libc::CLONE_VM | libc::SIGCHLD;
-        libc::clone(wait_to_be_killed, top.cast(), flags, std::ptr::null_mut())
+        let parent = std::ptr::without_provenance_mut(std::process::id() as usize);
+        libc::clone(wait_to_be_killed, top.cast(), flags, parent)
     };
     let cloned = Errno::result(cloned).map(Pid::from_raw);
     let restored = before.thread_set_mask();
