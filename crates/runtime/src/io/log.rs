@@ -1,14 +1,15 @@
 //! Writes the log of one task in one executor.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map},
     fs::{self, File},
     io::{self, Write},
+    ops::Deref,
     os::fd::{AsFd, BorrowedFd},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -52,8 +53,16 @@ impl Default for LogBounds {
 pub(crate) struct Logs {
     root: PathBuf,
     bounds: LogBounds,
-    open: Mutex<HashMap<PathBuf, Weak<Log>>>,
+    open: Arc<Mutex<Open>>,
     counts: Arc<Counts>,
+}
+
+/// The logs being written, by directory, and how many have each open. It is locked while one is opened and while one is
+/// closed: what the old writer of a log says last comes before what a new one says first.
+type Open = HashMap<PathBuf, (Arc<Log>, usize)>;
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Over all logs.
@@ -68,7 +77,7 @@ impl Logs {
         Logs {
             root,
             bounds,
-            open: Mutex::new(HashMap::new()),
+            open: Arc::default(),
             counts: Arc::default(),
         }
     }
@@ -96,30 +105,38 @@ impl Logs {
 
     /// The number the next piece of a log will have; 0 when nobody has it open.
     pub(crate) fn next_sequence(&self, directory: &Path) -> u64 {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let log = open.get(directory).and_then(Weak::upgrade);
-        log.map_or(0, |log| *log.stored.borrow())
+        let open = lock(&self.open);
+        open.get(directory)
+            .map_or(0, |(log, _)| *log.stored.borrow())
     }
 
     /// Opens the log of a task for writing, with these bounds or the node's; runs that overlap share it.
-    pub(crate) fn open(&self, directory: &Path, bounds: Option<LogBounds>) -> io::Result<Arc<Log>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, log| log.strong_count() > 0);
-        if let Some(log) = open.get(directory).and_then(Weak::upgrade) {
-            return Ok(log);
-        }
-        let bounds = bounds.unwrap_or(self.bounds);
-        let log = Arc::new(Log::open(directory, bounds, self.counts.clone())?);
-        open.insert(directory.to_owned(), Arc::downgrade(&log));
-        Ok(log)
+    pub(crate) fn open(
+        &self,
+        directory: &Path,
+        bounds: Option<LogBounds>,
+    ) -> io::Result<Arc<OpenLog>> {
+        let mut open = lock(&self.open);
+        let (log, writers) = match open.entry(directory.to_owned()) {
+            hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hash_map::Entry::Vacant(entry) => {
+                let bounds = bounds.unwrap_or(self.bounds);
+                let log = Log::open(directory, bounds, self.counts.clone())?;
+                entry.insert((Arc::new(log), 0))
+            }
+        };
+        *writers += 1;
+        Ok(Arc::new(OpenLog {
+            log: log.clone(),
+            directory: directory.to_owned(),
+            open: self.open.clone(),
+        }))
     }
 
     /// Signals every new piece, and closes when nobody writes the log any more; `None` when nobody does now.
     pub(crate) fn watch(&self, directory: &Path) -> Option<watch::Receiver<u64>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(directory)
-            .and_then(Weak::upgrade)
-            .map(|log| log.stored.subscribe())
+        let open = lock(&self.open);
+        open.get(directory).map(|(log, _)| log.stored.subscribe())
     }
 
     /// Removes the logs of an executor. Idempotent. Blocks.
@@ -139,7 +156,37 @@ impl Logs {
     }
 }
 
-/// The log of one task in one executor, open for writing.
+/// A log that is open for writing, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenLog {
+    log: Arc<Log>,
+    directory: PathBuf,
+    open: Arc<Mutex<Open>>,
+}
+
+impl Deref for OpenLog {
+    type Target = Log;
+
+    fn deref(&self) -> &Log {
+        &self.log
+    }
+}
+
+impl Drop for OpenLog {
+    fn drop(&mut self) {
+        let mut open = lock(&self.open);
+        if let hash_map::Entry::Occupied(mut entry) = open.entry(self.directory.clone()) {
+            let (log, writers) = entry.get_mut();
+            *writers -= 1;
+            if *writers == 0 {
+                log.finish();
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// The log of one task in one executor.
 #[derive(Debug)]
 pub(crate) struct Log {
     writer: Mutex<Writer>,
@@ -208,6 +255,11 @@ impl Log {
             self.stored.send_replace(sequence);
         }
         Ok(moved)
+    }
+
+    fn finish(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.finish();
     }
 }
 
@@ -445,12 +497,6 @@ impl Writer {
             segment::remove(&self.directory, old)?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.finish();
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::watch;
 
-use super::log::{Log, Moved, Stream, discard};
+use super::log::{Moved, OpenLog, Stream, discard};
 use super::redact::Redactor;
 
 /// Pieces taken from one FIFO before the next one gets its turn.
@@ -186,7 +186,7 @@ pub(crate) struct Output {
     fifo: OwnedFd,
     stream: Stream,
     /// Let go at the end, so that followers of the log learn that nobody writes it any more.
-    log: Mutex<Option<Arc<Log>>>,
+    log: Mutex<Option<Arc<OpenLog>>>,
     discard: bool,
     redactor: Option<Redactor>,
     progress: watch::Sender<Progress>,
@@ -203,7 +203,7 @@ impl Output {
     pub(crate) fn new(
         fifo: OwnedFd,
         stream: Stream,
-        log: Option<Arc<Log>>,
+        log: Option<Arc<OpenLog>>,
         redactor: Option<Redactor>,
     ) -> (Arc<Output>, Drained) {
         let (progress, watched) = watch::channel(Progress::default());

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -320,6 +321,39 @@ async fn what_was_dropped_at_the_end_is_told() {
         .collect();
     assert_eq!(told, [(0, 14)]);
     assert_eq!(again, chunks);
+}
+
+#[tokio::test]
+async fn a_log_that_is_opened_while_it_is_closed_tells_each_loss_once() {
+    const RUNS: usize = 30;
+    let bench = Bench::new(LogBounds::default());
+    let directory = bench.log_directory();
+    fs::create_dir_all(&directory).unwrap();
+    let Ok(()) = mount_tiny(&directory) else {
+        assert!(!nix::unistd::geteuid().is_root());
+        return;
+    };
+    // From now on the disk has room for records, and for nothing else.
+    drop(bench.logs.open(&directory, None).unwrap());
+    let _ = fs::write(directory.join("ballast"), vec![0; 1 << 20]);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..RUNS {
+                    let (fifo, writer) = rustix::pipe::pipe().unwrap();
+                    rustix::io::write(&writer, b"lost!").unwrap();
+                    let log = bench.logs.open(&directory, None).unwrap();
+                    log.store(Stream::Out, fifo.as_fd(), None).unwrap();
+                }
+            });
+        }
+    });
+    let chunks = bench.read(&query()).await;
+    rustix::mount::unmount(&directory, rustix::mount::UnmountFlags::DETACH).unwrap();
+    let sequences: Vec<_> = chunks.iter().map(|chunk| chunk.sequence).collect();
+    assert!(sequences.is_sorted_by(|a, b| a < b), "{sequences:?}");
+    let lost: u64 = chunks.iter().map(|chunk| chunk.lost_bytes).sum();
+    assert_eq!(lost, 2 * RUNS as u64 * 5);
 }
 
 fn mount_tiny(directory: &Path) -> Result<(), rustix::io::Errno> {
