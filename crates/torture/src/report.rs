@@ -15,6 +15,7 @@ const TOLD: usize = 40;
 
 impl Report {
     pub(crate) fn new(what: &'static str, seed: u64) -> Self {
+        println!("{what}, seed {seed}");
         let mut figures = Map::new();
         figures.insert("torture".into(), what.into());
         figures.insert("seed".into(), seed.into());
@@ -65,6 +66,11 @@ impl Report {
     /// Prints everything; true when nothing was wrong.
     pub(crate) fn finish(mut self) -> bool {
         self.set("wrong", self.wrong.len() as u64);
+        if !self.wrong.is_empty() {
+            // With the figures: whoever keeps only the last line keeps what it was.
+            self.wrong.truncate(TOLD);
+            self.set("wrongs", self.wrong.clone());
+        }
         println!("\n{}", self.what);
         for (name, value) in &self.figures {
             println!("  {name:<28} {value}");
