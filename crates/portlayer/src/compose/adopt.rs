@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::commit::is_tasks_fault;
 use super::diff::running;
 use super::draft::fold;
-use super::driver::{Driver, back_off};
+use super::driver::{Driver, Restart, back_off};
 use super::intent::Intent;
 use super::live::{Live, Process};
 use super::record::{self, NewRuns, TxnError};
@@ -97,7 +97,8 @@ impl Driver {
         if let (Some(settings), Ok(Some(exit))) = (resolved.tasks.get(task), exit)
             && let Some(wait) = back_off(settings, run.restarts, &exit)
         {
-            self.restarts.insert(task.clone(), Instant::now() + wait);
+            let restart = Restart::new(wait, run.run);
+            self.restarts.insert(task.clone(), restart);
         }
     }
 
@@ -147,8 +148,8 @@ impl Driver {
         validate(&facts, &draft)
     }
 
-    /// Starts a task again: in the running container, else in a new one.
-    pub(super) async fn restart(&mut self, task: &ElementId) {
+    /// Starts a task again after that run, unless there was another since: in the running container, else in a new one.
+    pub(super) async fn restart(&mut self, task: &ElementId, after: u32) {
         let Ok((record, body)) = self.node.executor(&self.executor) else {
             return;
         };
@@ -157,7 +158,8 @@ impl Driver {
             .joined
             .get(task)
             .is_some_and(|joined| joined.bound);
-        let Some(last) = body.composition.runs.get(task).filter(|_| bound) else {
+        let last = body.composition.runs.get(task);
+        let Some(last) = last.filter(|last| bound && last.run == after) else {
             return;
         };
         let restarts = last.restarts + 1;
@@ -367,7 +369,7 @@ impl Driver {
         }
         self.board.announce_exit();
         if let Some(wait) = wait {
-            self.restarts.insert(task.clone(), Instant::now() + wait);
+            self.restarts.insert(task.clone(), Restart::new(wait, run));
         }
     }
 }

@@ -57,8 +57,8 @@ pub(crate) struct Driver {
     pub(super) live: Option<Live>,
     pub(super) waits: JoinSet<End>,
     stoppers: JoinSet<()>,
-    /// When tasks are started again.
-    pub(super) restarts: BTreeMap<ElementId, Instant>,
+    /// Tasks that wait to be started again.
+    pub(super) restarts: BTreeMap<ElementId, Restart>,
     adopted: bool,
 }
 
@@ -68,6 +68,24 @@ pub(super) struct End {
     pub(super) run: u32,
     pub(super) exit: ProcessExit,
     pub(super) reconciled: bool,
+}
+
+/// A start to come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Restart {
+    pub(super) at: Instant,
+    /// The run whose end asked for it. When another run has begun since (a commit started it, perhaps in an executor
+    /// that was deleted and made again), nothing is to be started.
+    pub(super) after: u32,
+}
+
+impl Restart {
+    pub(super) fn new(wait: Duration, after: u32) -> Self {
+        Self {
+            at: Instant::now() + wait,
+            after,
+        }
+    }
 }
 
 /// The longest wait before a restart.
@@ -152,7 +170,8 @@ impl Driver {
     fn next_timer(&self) -> Option<Instant> {
         let processes = self.live.iter().flat_map(|live| live.processes.values());
         let deadlines = processes.filter_map(|process| process.deadline);
-        deadlines.chain(self.restarts.values().copied()).min()
+        let restarts = self.restarts.values().map(|restart| restart.at);
+        deadlines.chain(restarts).min()
     }
 
     async fn on_timer(&mut self) {
@@ -167,11 +186,11 @@ impl Driver {
         for task in late {
             self.stop_in_background(&task, ExitReason::Deadline);
         }
-        let due = self.restarts.iter().filter(|(_, at)| **at <= now);
-        let due: Vec<_> = due.map(|(task, _)| task.clone()).collect();
-        for task in due {
+        let due = self.restarts.iter().filter(|(_, due)| due.at <= now);
+        let due: Vec<_> = due.map(|(task, due)| (task.clone(), due.after)).collect();
+        for (task, after) in due {
             self.restarts.remove(&task);
-            self.restart(&task).await;
+            self.restart(&task, after).await;
         }
     }
 
@@ -288,8 +307,8 @@ impl Driver {
         }
         self.board.announce_exit();
         if let Some(wait) = restart_after {
-            self.restarts
-                .insert(end.task.clone(), Instant::now() + wait);
+            let restart = Restart::new(wait, end.run);
+            self.restarts.insert(end.task.clone(), restart);
         }
         Some(end.task)
     }

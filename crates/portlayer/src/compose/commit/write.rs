@@ -157,10 +157,12 @@ impl Driver {
             .await;
         let (revision, composition) =
             outcome.map_err(|error| error.into_commit(&self.executor, &self.node))?;
-        // A task that waited for its restart and was unbound waits no more.
-        let joined = &composition.joined;
-        self.restarts
-            .retain(|task, _| joined.get(task).is_some_and(|joined| joined.bound));
+        // A task that waited for its restart and was unbound, or started by this commit, waits no more.
+        let Composition { joined, runs, .. } = &composition;
+        self.restarts.retain(|task, restart| {
+            let bound = joined.get(task).is_some_and(|joined| joined.bound);
+            bound && runs.get(task).is_some_and(|run| run.run == restart.after)
+        });
         Ok(revision)
     }
 

@@ -10,7 +10,7 @@ use crate::compose::{
 };
 use crate::element::State;
 use crate::runtime::{LogQuery, LogStreams, RuntimeErrorKind, SignalScope};
-use crate::task::{ExitReason, Limits, RestartPolicy, StopSpec};
+use crate::task::{ExecutorSpec, ExitReason, Limits, RestartPolicy, StopSpec};
 
 #[tokio::test]
 async fn a_task_runs_and_leaves_nothing_but_its_records() {
@@ -317,6 +317,33 @@ async fn a_task_that_was_bound_again_is_not_started_once_more_by_its_policy() {
         .commit()
         .await
         .unwrap();
+    node.settled().await;
+    assert_eq!(node.exits(&task), 2);
+}
+
+#[tokio::test]
+async fn an_executor_that_is_made_again_knows_nothing_of_a_restart_before() {
+    let node = Node::new().await;
+    let task = node
+        .task_with("task://t/a", "cat exit 1", |spec| {
+            spec.restart = RestartPolicy::Always { backoff_ms: 100 };
+            spec.interaction.stdin = true;
+        })
+        .await;
+    node.run(&[&task]).await;
+    drop(node.layer.attach(&id(X), &task, true, true).await.unwrap());
+    assert_eq!(node.wait(&task).await.run, 1);
+    node.settled().await;
+    // It waits for its restart; its executor goes and comes back, and starts it itself.
+    node.layer.delete(&id(X)).await.unwrap();
+    node.executor_with(X, ExecutorSpec::default()).await;
+    node.run(&[&task]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let run = node.body().composition.runs[&task].clone();
+    assert_eq!((run.run, run.state), (2, RunState::Running));
+    assert_eq!(node.exits(&task), 1);
+    let unbind = node.open().await.unbind(Some(&task)).await;
+    unbind.commit().await.unwrap();
     node.settled().await;
     assert_eq!(node.exits(&task), 2);
 }
