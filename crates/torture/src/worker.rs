@@ -253,6 +253,11 @@ async fn state(layer: &PortLayer, look: &Look, few: bool) -> Result<State> {
         last: look.from.saturating_sub(1),
         ..State::default()
     };
+    if look.audit {
+        // An open does not wait until the tasks that an interrupted commit stops have ended: until then they are still
+        // joined, and what was found would not be what comes of it.
+        layer.settle().await;
+    }
     for kind in [Kind::Volume, Kind::Executor] {
         let mut page = None;
         if few && kind == Kind::Volume {
